@@ -1,0 +1,50 @@
+//! Documents of the link between machines; the messages around them are in `proto/link.proto`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{MacAddr, SystemUuid};
+
+/// Generated client, server and messages of `proto/link.proto`.
+#[cfg(feature = "grpc")]
+#[expect(
+    missing_docs,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::missing_errors_doc,
+    reason = "generated code; the proto file documents it"
+)]
+pub mod rpc {
+    tonic::include_proto!("bulkhead.link.v1");
+}
+
+/// Who asks for an identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum EnrolFacts {
+    /// A site, with a join ticket of the registry.
+    #[serde(rename_all = "camelCase")]
+    Site {
+        /// DNS names and addresses that its certificate must carry, as hosts connect to them.
+        names: Vec<String>,
+    },
+    /// A host, with a boot ticket of its site.
+    #[serde(rename_all = "camelCase")]
+    Host {
+        /// Hardware address of the NIC it booted from.
+        mac: MacAddr,
+        /// Its system UUID; absent where the firmware has none.
+        uuid: Option<SystemUuid>,
+    },
+}
+
+/// First message on a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hello {
+    /// Version of the program that speaks.
+    pub version: String,
+    /// Counts boots of the host up; 0 for a site. Reports are ordered by (boot, seq).
+    pub boot: u64,
+    /// Generation of the spec that the host accepted last; 0 = none.
+    pub accepted_generation: u64,
+}

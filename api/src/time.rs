@@ -1,0 +1,3 @@
+//! Points in time on the wire: RFC 3339 text in UTC.
+
+pub use jiff::Timestamp;
