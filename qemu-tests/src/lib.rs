@@ -1,0 +1,18 @@
+//! The virtual MGX server, the lab around it, and the end-to-end tests.
+//!
+//! ```text
+//!  artifacts   what was built, and the command that builds what is missing
+//!  cmd, process, net, qcow2      the edges: programs, process ids, a namespace, disk images
+//!  qemu ── vm ── guest           a server with console, monitor, snapshots, command channel
+//!  fault       damage done on purpose
+//! ```
+
+pub mod artifacts;
+pub mod cmd;
+pub mod fault;
+pub mod guest;
+pub mod net;
+pub mod process;
+pub mod qcow2;
+pub mod qemu;
+pub mod vm;
