@@ -9,6 +9,7 @@ use crate::lease::{LeaseSpec, LeaseStatus};
 use crate::site::{SiteSpec, SiteStatus};
 use crate::status::HostStatus;
 use crate::time::Timestamp;
+use crate::units::Bytes;
 
 /// The version of every document here.
 pub const API_VERSION: &str = "bulkhead.io/v1";
@@ -234,9 +235,27 @@ pub struct HostState {
     pub last_seen: Option<Timestamp>,
     /// What the registry and the site observed of it (enrolment refused, ticket used twice).
     pub conditions: Vec<Condition>,
+    /// Room for leases, worked out by the registry from the last report; absent until it reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
     /// Its last report; absent until it reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reported: Option<Box<HostStatus>>,
+}
+
+/// What a host offers to leases (`offered` and `free` of the lease crate's `place`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Capacity {
+    /// Whole physical cores that leases can have in all: those of the host less its own.
+    pub cores: u32,
+    /// Cores that no lease holds.
+    pub cores_free: u32,
+    /// Memory that leases can have in all.
+    pub memory: Bytes,
+    /// Memory that no lease holds.
+    pub memory_free: Bytes,
 }
 
 /// `apiVersion`; only [`API_VERSION`] is read.

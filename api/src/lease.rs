@@ -12,7 +12,7 @@ use crate::units::Bytes;
 /// A tenant's share of one host over every resource class, plus what runs in it.
 ///
 /// Classes that this version cannot grant (GPUs, networks, volumes, VMs, bare metal) are read, so that
-/// they can be refused by name rather than as unknown fields; see [`LeaseSpec::unsupported`].
+/// they can be refused by name rather than as unknown fields; see [`LeaseSpec::check`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
