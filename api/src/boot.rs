@@ -8,6 +8,10 @@ use crate::id::{MacAddr, SiteName, SystemUuid, TicketSecret};
 
 /// Where the image build puts [`StageOneConfig`] in the initrd.
 pub const STAGE_ONE_CONFIG: &str = "/bulkhead/boot.json";
+/// Where the image build puts [`StageOneModules`] in the initrd.
+pub const STAGE_ONE_MODULES: &str = "/bulkhead/modules.json";
+/// Folder of the kernel modules in the initrd: `NAME.ko`.
+pub const STAGE_ONE_MODULE_DIR: &str = "/bulkhead/modules";
 /// Where trust anchors are in the initrd.
 pub const STAGE_ONE_TRUST: &str = "/bulkhead/trust";
 /// Where stage 1 leaves [`BootFacts`] for the supervisor.
@@ -46,6 +50,26 @@ pub struct StageOneConfig {
     /// The kernel command line must be this text; absent in builds for the direct kernel lane of tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_cmdline: Option<String>,
+}
+
+/// Kernel modules of stage 1, by name without `.ko`, each list in load order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StageOneModules {
+    /// Loaded on every machine.
+    pub always: Vec<String>,
+    /// Loaded where a device asks for them.
+    pub drivers: Vec<StageOneDriver>,
+}
+
+/// A driver and the devices that it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StageOneDriver {
+    /// Patterns of `modalias` (`*`, `?` and `[...]` as in `modules.alias`); any of them will do.
+    pub aliases: Vec<String>,
+    /// What to load, the driver last.
+    pub load: Vec<String>,
 }
 
 /// One release: what a site serves. Signed beside it (`image.json.sig`).
