@@ -18,6 +18,10 @@ pub const API_VERSION: &str = "bulkhead.io/v1";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "kind")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "documents are few and short-lived; boxes would show"
+)]
 pub enum Document {
     /// An edge location.
     Site(Site),
@@ -336,10 +340,8 @@ pub struct FieldError {
 /// The first field that is unknown, missing or of the wrong form.
 pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FieldError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| FieldError {
-        path: e.path().to_string(),
-        message: e.inner().to_string(),
-    })?;
+    let value = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|e| FieldError { path: e.path().to_string(), message: e.inner().to_string() })?;
     reader.end().map_err(|e| FieldError { path: ".".to_owned(), message: e.to_string() })?;
     Ok(value)
 }

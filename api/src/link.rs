@@ -11,6 +11,7 @@ use crate::id::{MacAddr, SystemUuid};
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     clippy::missing_errors_doc,
+    clippy::too_many_lines,
     reason = "generated code; the proto file documents it"
 )]
 pub mod rpc {

@@ -17,7 +17,9 @@ pub enum BytesError {
 }
 
 /// An amount of memory or storage in bytes; text `64Gi` (binary units of IEC 80000-13) or plain digits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", schema(value_type = String))]
 #[serde(try_from = "String", into = "String")]
@@ -85,7 +87,7 @@ impl From<Bytes> for String {
 /// Exact: the largest unit that divides the number, so that text reads back to the same value.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0 % (1 << shift) == 0);
+        let unit = UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0.is_multiple_of(1 << shift));
         match unit {
             Some((unit, shift)) => f.pad(&format!("{}{unit}", self.0 >> shift)),
             None => f.pad(&self.0.to_string()),

@@ -64,12 +64,7 @@ impl Shortage {
         if wanted.memory > free.memory {
             let (want, left, all) = (wanted.memory, free.memory, offered.memory);
             let mib = |b: Bytes| format!("{} MiB", b.get() >> 20);
-            short.push(format!(
-                "memory: {} wanted, {} free of {}",
-                mib(want),
-                mib(left),
-                mib(all)
-            ));
+            short.push(format!("memory: {} wanted, {} free of {}", mib(want), mib(left), mib(all)));
         }
         if short.is_empty() {
             short.push(format!(

@@ -79,10 +79,7 @@ fn enough_in_sum_but_not_together_is_said_so() {
     let mut inventory = host(2, 1, 1, 1);
     inventory.memory[1].total = Bytes::new(64 << 20);
     let shortage = place(&inventory, &BTreeMap::new(), want(1, 200)).unwrap_err();
-    assert_eq!(
-        shortage.to_string(),
-        "no set of NUMA nodes has 1 cores and 200 MiB free together"
-    );
+    assert_eq!(shortage.to_string(), "no set of NUMA nodes has 1 cores and 200 MiB free together");
 }
 
 #[test]
