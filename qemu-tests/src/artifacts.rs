@@ -79,14 +79,14 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// The tools as `cargo xtask image` leaves them.
+    /// The tools as the image build leaves them; `served` is the folder of one fleet's image.
     #[must_use]
-    pub fn of(workspace: &Workspace) -> Self {
+    pub fn of(workspace: &Workspace, served: &Path) -> Self {
         let image = workspace.target.join("image");
         Self {
             qemu: image.join("qemu"),
             toolbox: image.join("toolbox"),
-            secure_vars: image.join("vars-secure-boot.fd"),
+            secure_vars: served.join("vars-sb.fd"),
         }
     }
 

@@ -1,0 +1,9 @@
+//! Documents as people read them: tables, pages, YAML and JSON. Pure: the clock is an argument.
+
+pub mod describe;
+pub mod host;
+pub mod rows;
+pub mod table;
+#[cfg(test)]
+pub mod tests;
+pub mod text;

@@ -1,0 +1,82 @@
+//! Where everything is, by value: a test gives another root.
+
+use std::path::{Path, PathBuf};
+
+/// Directories of the supervisor.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// `/`: sysfs, procfs and devices are below it.
+    pub root: PathBuf,
+    /// `/run/bulkhead`: what outlives the supervisor and not the boot.
+    pub run: PathBuf,
+    /// Where the ledger is. The same as `run` until a host has a state disk.
+    pub state: PathBuf,
+    /// `/var/lib/bulkhead`: files of leases.
+    pub data: PathBuf,
+}
+
+impl Paths {
+    /// Those of a host.
+    #[must_use]
+    pub fn of_host() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            run: PathBuf::from("/run/bulkhead"),
+            state: PathBuf::from("/run/bulkhead"),
+            data: PathBuf::from("/var/lib/bulkhead"),
+        }
+    }
+
+    /// All of them below a directory.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            run: root.join("run/bulkhead"),
+            state: root.join("run/bulkhead"),
+            data: root.join("var/lib/bulkhead"),
+        }
+    }
+
+    /// What stage 1 left.
+    #[must_use]
+    pub fn boot_facts(&self) -> PathBuf {
+        self.run.join("boot.json")
+    }
+
+    /// Certificates that the image trusts.
+    #[must_use]
+    pub fn fleet_ca(&self) -> PathBuf {
+        self.run.join("trust/ca.pem")
+    }
+
+    /// Keys that specs may be signed with.
+    #[must_use]
+    pub fn spec_keys(&self) -> PathBuf {
+        self.run.join("trust/spec-keys.json")
+    }
+
+    /// The host's key and certificate.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.run.join("identity")
+    }
+
+    /// The supervisor's memory.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.state.join("ledger.json")
+    }
+
+    /// REST over a unix socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("supervisor.sock")
+    }
+
+    /// One directory a tenant, in it one a lease.
+    #[must_use]
+    pub fn leases(&self) -> PathBuf {
+        self.data.join("leases")
+    }
+}

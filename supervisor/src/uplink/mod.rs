@@ -1,0 +1,260 @@
+//! The way up: enrolment, then one stream to the site, for ever.
+//!
+//! ```text
+//!  ticket + key ──Enrol──► certificate ──Attach (mTLS)──► stream ──ends──► wait (jitter) ──► Attach …
+//! ```
+//!
+//! Every end is told to the node as [`Event::Lost`] with its reason and the time of the next try. The
+//! link decides nothing on the host: while it is away the last accepted spec stays in force (law 4).
+
+mod attach;
+pub mod backoff;
+pub mod enrol;
+pub mod identity;
+
+use std::error::Error as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead_api::chain::Chain;
+use bulkhead_api::id::IdError;
+use bulkhead_api::link::rpc::{LogReply, LogRequest};
+use bulkhead_api::status::HostStatus;
+use bulkhead_api::time::Timestamp;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::{mpsc, watch};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Status};
+use tracing::{info, warn};
+
+use self::attach::Outgoing;
+use self::backoff::Backoff;
+use self::identity::{Identity, IdentityError, Named};
+use crate::paths::Paths;
+
+/// Deadline of connecting and of every call.
+const CALL: Duration = Duration::from_secs(30);
+/// Pings on an idle stream; unanswered ones end it.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A stream that lived so long starts the delays anew.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// What the node is told.
+#[derive(Debug)]
+pub enum Event {
+    /// There is an identity, new or kept.
+    Enrolled(Named),
+    /// The stream is open.
+    Connected,
+    /// There is no stream.
+    Lost {
+        /// Why, for conditions.
+        label: &'static str,
+        /// Why, for people.
+        message: String,
+        /// When it is tried again.
+        next: Timestamp,
+    },
+    /// JSON of a signed spec, not yet read.
+    Spec(Vec<u8>),
+    /// The registry wants the end of a lease's log.
+    Logs(LogRequest),
+}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// Stage 1 left no facts: this machine was not booted by a site.
+    #[error("boot facts {path}: {why}")]
+    BootFacts {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The trust anchor is not there.
+    #[error("read fleet CA {path}")]
+    FleetCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Key or certificate.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Used before, and no certificate is left.
+    #[error("the boot ticket was used and no certificate is left: reboot this host for a new ticket")]
+    TicketSpent,
+    /// Too old to be used.
+    #[error("the certificate expired at {expired}: reboot this host for a new ticket")]
+    CertificateExpired {
+        /// End of its validity.
+        expired: Timestamp,
+    },
+    /// The ticket cannot be removed from disk.
+    #[error("wipe the ticket in {path}")]
+    WipeTicket {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Address or TLS settings.
+    #[error("connect to site {link}")]
+    Connect {
+        /// `address:port`.
+        link: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// Site or registry said no.
+    #[error("{call} refused: {message}")]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// As told.
+        message: String,
+    },
+    /// The call broke.
+    #[error("{call} ended: {message}")]
+    Broken {
+        /// The call.
+        call: &'static str,
+        /// As told.
+        message: String,
+    },
+    /// Nobody answered.
+    #[error("{call}: no answer in {seconds} s")]
+    Deadline {
+        /// The call.
+        call: &'static str,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// The registry gave a name that is none.
+    #[error("read the host id given at enrolment")]
+    HostId(#[source] IdError),
+    /// A document does not become JSON.
+    #[error("write a message")]
+    Encode(#[source] serde_json::Error),
+    /// The peer ended the stream in order.
+    #[error("the site closed the stream")]
+    Closed,
+    /// The supervisor is ending.
+    #[error("the supervisor is stopping")]
+    Stopping,
+}
+
+impl UplinkError {
+    /// One word for conditions and metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::BootFacts { .. } => "NoBootFacts",
+            Self::FleetCa { .. } => "NoFleetCa",
+            Self::Identity(_) | Self::HostId(_) => "IdentityUnusable",
+            Self::TicketSpent => "TicketSpent",
+            Self::CertificateExpired { .. } => "CertificateExpired",
+            Self::WipeTicket { .. } => "TicketNotWiped",
+            Self::Connect { .. } => "SiteUnreachable",
+            Self::Refused { call: "Enrol", .. } => "EnrolmentRefused",
+            Self::Refused { .. } => "CertificateRefused",
+            Self::Broken { .. } | Self::Closed => "StreamEnded",
+            Self::Deadline { .. } => "NoAnswer",
+            Self::Encode(_) => "Internal",
+            Self::Stopping => "Stopping",
+        }
+    }
+
+    /// Trying soon again would only ask the same question.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::TicketSpent | Self::CertificateExpired { .. }
+        )
+    }
+}
+
+fn refused(call: &'static str, status: &Status) -> UplinkError {
+    let mut message = status.message().to_owned();
+    if let Some(source) = status.source() {
+        message = format!("{message}: {}", Chain(source));
+    }
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument => {
+            UplinkError::Refused { call, message }
+        }
+        _ => UplinkError::Broken { call, message },
+    }
+}
+
+/// A connection to the site, verified against the fleet's CA.
+async fn channel(
+    link: &str,
+    fleet_ca: &Path,
+    identity: Option<&Identity>,
+) -> Result<Channel, UplinkError> {
+    let ca = std::fs::read(fleet_ca)
+        .map_err(|source| UplinkError::FleetCa { path: fleet_ca.to_owned(), source })?;
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).timeout(CALL);
+    if let Some(identity) = identity {
+        let own = tonic::transport::Identity::from_pem(&identity.chain_pem, &identity.key_pem);
+        tls = tls.identity(own);
+    }
+    let connect = |source| UplinkError::Connect { link: link.to_owned(), source };
+    Endpoint::from_shared(format!("https://{link}"))
+        .and_then(|endpoint| endpoint.tls_config(tls))
+        .map_err(connect)?
+        .connect_timeout(CALL)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(connect)
+}
+
+/// Keeps the host attached until the node goes away.
+pub async fn run(
+    paths: Paths,
+    backoff: Backoff,
+    status: watch::Receiver<Arc<HostStatus>>,
+    logs: mpsc::Receiver<LogReply>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut outgoing = Outgoing { status, logs };
+    let mut failures = 0_u32;
+    let random = SystemRandom::new();
+    loop {
+        let began = Instant::now();
+        let error = match enrol::identity(&paths, Timestamp::now()).await {
+            Err(error) => error,
+            Ok(identity) => {
+                if events.send(Event::Enrolled(identity.named.clone())).await.is_err() {
+                    return;
+                }
+                attach::run(&paths, &identity, &mut outgoing, &events).await
+            }
+        };
+        if began.elapsed() >= STABLE {
+            failures = 0;
+        }
+        failures = failures.saturating_add(1);
+        let mut bytes = [0_u8; 4];
+        if random.fill(&mut bytes).is_err() {
+            warn!("no random numbers, waiting without jitter");
+        }
+        let tries = if error.is_refusal() { u32::MAX } else { failures };
+        let delay = backoff.delay(tries, u32::from_ne_bytes(bytes));
+        let (label, message) = (error.label(), Chain(&error).to_string());
+        info!(label, message, failures, delay_ms = delay.as_millis(), "no stream to the site");
+        let next = Timestamp::now().saturating_add(delay).unwrap_or(Timestamp::MAX);
+        if events.send(Event::Lost { label, message, next }).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(delay).await;
+    }
+}
