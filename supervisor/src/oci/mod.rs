@@ -1,0 +1,1 @@
+//! Images: pulled from the site, verified, unpacked.
