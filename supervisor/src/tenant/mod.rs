@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::inventory::Inventory;
 use bulkhead_api::lease::ReportedLease;
-use bulkhead_api::spec::{HostSpec, SignedSpec};
+use bulkhead_api::spec::HostSpec;
 use bulkhead_api::time::Timestamp;
 use tokio::sync::Notify;
 
@@ -91,25 +91,6 @@ impl Tenants {
     #[must_use]
     pub fn ledger_problem(&self) -> Option<&LedgerError> {
         self.ledger.as_ref().err()
-    }
-
-    /// The spec accepted last and its generation; `(None, 0)` where none is remembered.
-    #[must_use]
-    pub fn accepted(&self) -> (Option<&SignedSpec>, u64) {
-        self.ledger.as_ref().map_or((None, 0), |ledger| (ledger.spec.as_ref(), ledger.generation))
-    }
-
-    /// Remembers an accepted spec. To be called before the first [`Tenants::converge`] with it.
-    ///
-    /// # Errors
-    /// The ledger cannot be written; the older spec stays the accepted one.
-    pub fn accept(&mut self, spec: SignedSpec, generation: u64) -> Result<(), LedgerError> {
-        if let Ok(ledger) = &mut self.ledger {
-            let next = Ledger { spec: Some(spec), generation, ..ledger.clone() };
-            ledger::store(&self.paths.ledger(), &next)?;
-            *ledger = next;
-        }
-        Ok(())
     }
 
     /// One pass: look, plan, apply, look again. `wanted = None` (no spec yet since boot) changes nothing.
