@@ -17,15 +17,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use bulkhead_api::document::{Host, Lease};
+use bulkhead_api::document::{API_VERSION, Document, Host, Lease};
 use bulkhead_api::id::SiteName;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::artifacts::{Tools, Workspace, required};
 use crate::cmd::Cmd;
-use crate::net::{LabNet, SITE_ADDRESS};
 use crate::listen::{Port, listens};
+use crate::net::{LabNet, SITE_ADDRESS};
 use crate::process::{Daemon, ProcessId, tail};
 use crate::vm::{DirectBoot, Lifetime};
 
@@ -106,10 +105,34 @@ impl Fleet {
         self.dir.join("image")
     }
 
+    fn join_ticket(&self) -> PathBuf {
+        self.dir.join("join-ticket")
+    }
+
+    /// The site as it is told to the registry: it boots every machine that asks.
+    fn site_document(&self) -> Value {
+        json!({
+            "apiVersion": API_VERSION,
+            "kind": "Site",
+            "metadata": { "name": self.site },
+            "spec": { "admission": { "mode": "auto" } },
+        })
+    }
+
     /// The build's folder of everything that does not depend on the fleet.
     #[must_use]
     pub fn image(&self) -> PathBuf {
         self.workspace.target.join("image")
+    }
+
+    /// Folder for what is learnt of this machine, made when it is asked for.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn cache(&self) -> Result<PathBuf> {
+        let cache = self.workspace.target.join("lab-cache");
+        fs::create_dir_all(&cache).context("make the lab's cache")?;
+        Ok(cache)
     }
 
     /// QEMU and firmware.
@@ -150,7 +173,7 @@ impl Fleet {
             "extensions": self.extensions,
             "registry": {
                 "url": format!("https://{REGISTRY}"),
-                "joinTicketFile": self.dir.join("join-ticket"),
+                "joinTicketFile": self.join_ticket(),
             },
         });
         write_json(&self.dir.join("site.json"), &site)
@@ -257,9 +280,9 @@ impl<'a> Running<'a> {
                 .arg(self.fleet.registry().join("signer"))
                 .arg("--socket")
                 .arg(self.signer_socket()),
-            Program::Registry => {
-                registry()?.args(["serve", "--config"]).arg(dir.join("registry.json"))
-            }
+            Program::Registry => registry()?
+                .args(["serve", "--config"])
+                .arg(self.fleet.registry().join("registry.json")),
             Program::Site => Cmd::new(workspace.program("bulkhead-site")?)
                 .args(["run", "--config"])
                 .arg(dir.join("site.json")),
@@ -267,7 +290,7 @@ impl<'a> Running<'a> {
     }
 
     fn signer_socket(&self) -> PathBuf {
-        self.fleet.dir.join("signer.sock")
+        self.fleet.registry().join("signer.sock")
     }
 
     fn serves(&self, program: Program, id: ProcessId) -> bool {
@@ -296,9 +319,9 @@ impl<'a> Running<'a> {
 
     /// The programs that ended without being told to, with the ends of their logs.
     pub fn fallen(&mut self) -> Option<String> {
-        let fallen = self.daemons.iter_mut().find(|(_, daemon)| !daemon.alive());
-        fallen.map(|(program, daemon)| {
-            format!("{} ended by itself: {}", program.name(), daemon.log_tail(15))
+        self.daemons.iter_mut().find_map(|(program, daemon)| {
+            let fallen = !daemon.alive();
+            fallen.then(|| format!("{} ended by itself: {}", program.name(), daemon.log_tail(15)))
         })
     }
 
@@ -327,7 +350,11 @@ impl<'a> Running<'a> {
     /// # Errors
     /// The registry does not answer, or not with hosts.
     pub fn hosts(&self) -> Result<Vec<Host>> {
-        self.list("hosts")
+        let hosts = self.list("hosts")?.into_iter().filter_map(|document| match document {
+            Document::Host(host) => Some(host),
+            Document::Site(_) | Document::Tenant(_) | Document::Lease(_) => None,
+        });
+        Ok(hosts.collect())
     }
 
     /// Every lease.
@@ -335,11 +362,44 @@ impl<'a> Running<'a> {
     /// # Errors
     /// The registry does not answer, or not with leases.
     pub fn leases(&self) -> Result<Vec<Lease>> {
-        self.list("leases")
+        let leases = self.list("leases")?.into_iter().filter_map(|document| match document {
+            Document::Lease(lease) => Some(lease),
+            Document::Site(_) | Document::Tenant(_) | Document::Host(_) => None,
+        });
+        Ok(leases.collect())
     }
 
-    fn list<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>> {
+    fn list(&self, kind: &str) -> Result<Vec<Document>> {
         let text = self.bulkhead(["get", kind, "-o", "json"])?;
         serde_json::from_str(&text).with_context(|| format!("read the list of {kind}: {text}"))
+    }
+
+    fn log_in(&self) -> Result<()> {
+        let registry = self.fleet.registry();
+        let login = self.fleet.cli(self.net)?.args(["login", "--server"]);
+        let login = login.arg(format!("https://{REGISTRY}"));
+        let login = login.arg("--ca").arg(registry.join("trust/ca.pem"));
+        login.arg("--token-file").arg(registry.join("admin-token")).run().map(drop)
+    }
+
+    /// Tells the registry of the site and fetches the ticket with which it joins, unless it has joined.
+    fn admit_site(&self) -> Result<()> {
+        let ticket = self.fleet.join_ticket();
+        if ticket.exists() {
+            return Ok(());
+        }
+        self.apply(&self.fleet.site_document())?;
+        let fetch = self.fleet.cli(self.net)?.arg("join-ticket").arg(self.fleet.site.as_str());
+        fetch.arg("-o").arg(ticket).run().map(drop)
+    }
+
+    /// Applies one document.
+    ///
+    /// # Errors
+    /// The registry refuses it: then with what the command line said.
+    pub fn apply(&self, document: &Value) -> Result<String> {
+        let file = self.fleet.dir.join("apply.json");
+        write_json(&file, document)?;
+        self.fleet.cli(self.net)?.args(["apply", "-f"]).arg(file).run()
     }
 }

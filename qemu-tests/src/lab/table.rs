@@ -12,7 +12,9 @@ pub fn render(header: &[&str], rows: &[Vec<String>]) -> String {
     let numeric = |cell: &str| cell.starts_with(|c: char| c.is_ascii_digit());
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if column > 0 && rows.iter().all(|r| r.get(column).is_none_or(|c| numeric(c) || c == "-")) {
+            if column > 0
+                && rows.iter().all(|r| r.get(column).is_none_or(|c| numeric(c) || c == "-"))
+            {
                 format!("{cell:>width$}")
             } else {
                 format!("{cell:<width$}")

@@ -270,6 +270,11 @@ impl Vm {
         self.powered_on
     }
 
+    /// Whether it is switched on.
+    pub fn runs(&mut self) -> bool {
+        self.qemu.alive()
+    }
+
     /// Its console as read so far; [`Vm::watch`] reads on.
     #[must_use]
     pub fn console(&self) -> &Console {
