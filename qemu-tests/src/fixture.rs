@@ -294,7 +294,7 @@ fn base(workspace: &Workspace) -> Result<PathBuf> {
         remove(&fleet.registry().join(part))?;
     }
     fs::create_dir_all(base.join("logs")).context("make the base's folder")?;
-    in_fleet(&fleet, |scene| make_base(scene)).with_context(|| {
+    in_fleet(&fleet, make_base).with_context(|| {
         format!("make the base of the tests in {}; the image: {output}", base.display())
     })?;
     fs::write(&key_file, key).context("write the base's key")?;

@@ -1,0 +1,172 @@
+//! Programs killed, power cut, tickets and identities misused: what runs goes on, what is wrong is refused and seen.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Result;
+use bulkhead_api::condition::{self, Truth};
+use bulkhead_api::document::HostPhase;
+use bulkhead_api::lease::{LeasePhase, LeaseStatus};
+use bulkhead_qemu_tests::fixture::{
+    BOOT, Resumed, SOON, Scene, dark_scene, lease, scene, server, until,
+};
+use bulkhead_qemu_tests::fleet::Program;
+use bulkhead_qemu_tests::timeline::JOINED_SIGN;
+use bulkhead_qemu_tests::vm::{Lane, VmConfig};
+
+fn base(scene: &Scene<'_>) -> Result<LeaseStatus> {
+    Ok(scene.lease("base")?.unwrap().status.unwrap())
+}
+
+/// The tenant's process as the kernel knows it: id and start time.
+fn process(host: &mut Resumed, pid: u32) -> Result<String> {
+    host.guest.run(&format!("cut -d' ' -f1,22 /proc/{pid}/stat"))
+}
+
+#[test]
+fn a_registry_that_is_killed_and_restarted_changes_nothing_on_the_host() {
+    scene("fault-registry", |scene, host| {
+        let before = base(scene)?;
+        let process_before = process(host, before.pid.unwrap())?;
+        scene.running.kill_program(Program::Registry);
+        sleep(Duration::from_secs(3));
+        let alone = host.status()?;
+        assert_eq!(alone.leases.len(), 1, "{alone:?}");
+        scene.running.start_program(Program::Registry)?;
+        scene.await_ready(server().mac, SOON)?;
+        let after = base(scene)?;
+        assert_eq!((after.pid, after.starts), (before.pid, before.starts));
+        assert_eq!(process(host, before.pid.unwrap())?, process_before);
+        // And it takes orders again.
+        scene.running.apply(&lease("next", 1, "64Mi"))?;
+        scene.await_phase("next", LeasePhase::Running, SOON)?;
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_supervisor_that_is_killed_finds_its_leases_again_and_starts_none_twice() {
+    scene("fault-supervisor", |scene, host| {
+        let before = base(scene)?;
+        let process_before = process(host, before.pid.unwrap())?;
+        let old = host.guest.run("systemctl show -P MainPID bulkheadd")?;
+        host.guest.run("systemctl kill -s KILL --kill-whom=main bulkheadd")?;
+        until("a new supervisor", SOON, || {
+            let new = host.guest.run("systemctl show -P MainPID bulkheadd")?;
+            Ok((new != "0" && new != old).then_some(()))
+        })?;
+        scene.await_ready(server().mac, SOON)?;
+        let after = scene.await_phase("base", LeasePhase::Running, SOON)?.status.unwrap();
+        assert_eq!((after.pid, after.starts), (before.pid, before.starts));
+        assert_eq!(process(host, before.pid.unwrap())?, process_before);
+        let runs = host.guest.run("pgrep -c -f 'demo-tenant|/bin/demo' || true")?;
+        assert_eq!(runs.lines().last(), Some("1"), "programs of the tenant");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_power_cut_during_a_grant_leaves_a_host_that_converges_after_its_next_boot() {
+    dark_scene("fault-power", |scene| {
+        let config = VmConfig { lane: Lane::Direct, ..server() };
+        let mut vm = scene.power_on(&config, 0)?;
+        vm.wait_for(JOINED_SIGN, BOOT)?;
+        scene.await_phase("base", LeasePhase::Running, SOON)?;
+        scene.running.apply(&lease("cut", 2, "128Mi"))?;
+        until("the grant under way", SOON, || {
+            let begun = scene.lease("cut")?.and_then(|lease| lease.status);
+            Ok(begun.filter(|status| status.phase != LeasePhase::Pending))
+        })?;
+        vm.cut_power();
+
+        let mut vm = scene.power_on(&config, 0)?;
+        vm.wait_for(JOINED_SIGN, BOOT)?;
+        scene.await_ready(config.mac, SOON)?;
+        for name in ["base", "cut"] {
+            scene.await_phase(name, LeasePhase::Running, SOON)?;
+        }
+        let held = |name| -> Result<_> {
+            Ok(scene.lease(name)?.unwrap().status.unwrap().holding.unwrap().cpus)
+        };
+        assert!(held("base")?.is_disjoint(&held("cut")?));
+        let host = scene.host(config.mac)?.unwrap();
+        let reported = host.status.reported.unwrap();
+        assert_eq!(reported.settled_generation, host.status.generation);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_second_machine_with_the_same_uuid_gets_no_boot_file_and_is_seen() {
+    dark_scene("fault-uuid", |scene| {
+        let twin = VmConfig { lane: Lane::Direct, uuid: server().uuid, ..VmConfig::numbered(1) };
+        let _vm = scene.power_on(&twin, 1)?;
+        let host = until("the twin in the list of hosts", BOOT, || scene.host(twin.mac))?;
+        assert_eq!(host.status.phase, HostPhase::Quarantined, "{host:?}");
+        assert!(host.status.reason.contains(&server().mac.to_string()), "{}", host.status.reason);
+        let table = scene.running.bulkhead(["get", "hosts"])?;
+        assert!(table.contains("Quarantined"), "{table}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// Makes the host forget its identity and show `ticket`, then gives the refusal that it reports.
+fn enrol_again(host: &mut Resumed, ticket: &str) -> Result<String> {
+    host.guest.run("systemctl stop bulkheadd; rm -rf /run/bulkhead/identity")?;
+    let swap = format!(
+        r#"sed -i 's/"ticket":"[^"]*"/"ticket":"{ticket}"/' /run/bulkhead/boot.json; systemctl start bulkheadd"#
+    );
+    host.guest.run(&swap)?;
+    until("a refused enrolment", SOON, || {
+        let status = host.status()?;
+        let connected = condition::find(&status.conditions, "Connected");
+        let refused =
+            connected.filter(|c| c.status != Truth::True && c.reason == "EnrolmentRefused");
+        Ok(refused.map(|c| c.message.clone()))
+    })
+}
+
+#[test]
+fn used_and_expired_tickets_are_refused_and_seen_and_the_lease_runs_on() {
+    scene("fault-ticket", |scene, host| {
+        let before = base(scene)?;
+        let state = scene.running.fleet.dir.join("site/state.json");
+        let tickets = || -> Result<Vec<serde_json::Value>> {
+            let state: serde_json::Value = serde_json::from_slice(&std::fs::read(&state)?)?;
+            Ok(state.pointer("/tickets").and_then(|t| t.as_array()).cloned().unwrap_or_default())
+        };
+        let used = tickets()?;
+        let secret = used[0]["secret"].as_str().unwrap().to_owned();
+        let said = enrol_again(host, &secret)?;
+        assert!(said.contains("used"), "{said}");
+        let seen = until("the refusal in the list of hosts", SOON, || {
+            let host = scene.host(server().mac)?.unwrap();
+            Ok(host.status.reason.contains("used").then_some(host))
+        })?;
+        assert!(seen.status.reason.contains("ticket"), "{}", seen.status.reason);
+
+        // The same ticket, never used, and its time over.
+        scene.running.kill_program(Program::Site);
+        let text = std::fs::read_to_string(&state)?;
+        let mut document: serde_json::Value = serde_json::from_str(&text)?;
+        document["tickets"][0]["enrolment"] = serde_json::json!("open");
+        document["tickets"][0]["expires"] = serde_json::json!("2026-01-01T00:00:00Z");
+        std::fs::write(&state, serde_json::to_vec(&document)?)?;
+        scene.running.start_program(Program::Site)?;
+        let said = enrol_again(host, &secret)?;
+        assert!(said.contains("expired"), "{said}");
+        assert!(host.lease_is(&base_id(), LeasePhase::Running)?);
+        assert_eq!(before.pid, host.status()?.leases[0].status.pid);
+        Ok(())
+    })
+    .unwrap();
+}
+
+fn base_id() -> bulkhead_api::id::LeaseId {
+    bulkhead_api::id::LeaseId { tenant: "demo".parse().unwrap(), name: "base".parse().unwrap() }
+}

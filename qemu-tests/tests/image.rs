@@ -1,0 +1,39 @@
+//! A damaged image never becomes a running system.
+
+use std::fs;
+
+use bulkhead_qemu_tests::fault::flip_bit;
+use bulkhead_qemu_tests::fixture::{BOOT, dark_scene, server};
+use bulkhead_qemu_tests::fleet::Program;
+use bulkhead_qemu_tests::timeline::JOINED_SIGN;
+use bulkhead_qemu_tests::vm::{Lane, VmConfig};
+
+#[test]
+fn one_flipped_bit_of_the_image_is_refused_on_the_console_and_the_machine_tries_again() {
+    dark_scene("image-bit", |scene| {
+        // An image folder of its own, as that of the base is shared.
+        scene.running.kill_program(Program::Site);
+        let served = scene.running.fleet.served();
+        let shared = fs::canonicalize(&served)?;
+        fs::remove_file(&served)?;
+        let copied = bulkhead_qemu_tests::cmd::Cmd::new("cp").arg("-a").arg(&shared).arg(&served);
+        copied.run()?;
+        let root = served.join("root.img");
+        let middle = fs::metadata(&root)?.len() / 2;
+        flip_bit(&root, middle, 3)?;
+        scene.running.start_program(Program::Site)?;
+
+        let config = VmConfig { lane: Lane::Direct, ..server() };
+        let mut vm = scene.power_on(&config, 0)?;
+        let refusal = vm.wait_for_any(&["verity", JOINED_SIGN], BOOT)?;
+        assert!(!refusal.text.contains(JOINED_SIGN), "{refusal}");
+        let again = vm.wait_for_any(&["again in", "reboots in", JOINED_SIGN], BOOT)?;
+        assert!(!again.text.contains(JOINED_SIGN), "{again}");
+
+        // The good image is there again: the machine comes up by itself.
+        flip_bit(&root, middle, 3)?;
+        vm.wait_for(JOINED_SIGN, BOOT * 2)?;
+        Ok(())
+    })
+    .unwrap();
+}
