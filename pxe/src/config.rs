@@ -167,7 +167,10 @@ impl SiteConfig {
             return bad("pool", format!("first {first} is above last {last}"));
         }
         if self.pool.contains(self.address) {
-            return bad("pool", format!("{first} to {last} holds the server's own {}", self.address));
+            return bad(
+                "pool",
+                format!("{first} to {last} holds the server's own {}", self.address),
+            );
         }
         let network = subnet.mask().to_bits() & self.address.to_bits();
         let broadcast = network | !subnet.mask().to_bits();
@@ -222,7 +225,10 @@ mod tests {
     #[test]
     fn a_short_configuration_has_the_well_known_ports() {
         let config = read(&example()).unwrap();
-        assert_eq!(config.ports, Ports { dhcp: 67, boot_server: 4011, tftp: 69, http: 80, tls: 8443 });
+        assert_eq!(
+            config.ports,
+            Ports { dhcp: 67, boot_server: 4011, tftp: 69, http: 80, tls: 8443 }
+        );
         assert!(config.authoritative);
         assert_eq!(config.oci_dir(), Path::new("state/oci"));
     }

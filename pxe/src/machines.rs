@@ -105,7 +105,13 @@ impl Known {
     /// Counts a boot of `kind` that begins with DHCP transaction `xid`; bars the machine when it is
     /// one more than the limits allow. Repetitions of the transaction count once, and nothing counts
     /// while the machine is barred. `true` when this is a new boot.
-    pub fn begin(&mut self, kind: ClientKind, xid: u32, limits: &LoopLimits, now: Timestamp) -> bool {
+    pub fn begin(
+        &mut self,
+        kind: ClientKind,
+        xid: u32,
+        limits: &LoopLimits,
+        now: Timestamp,
+    ) -> bool {
         if self.barred(now).is_some() {
             return false;
         }

@@ -84,6 +84,11 @@ pub enum Ask<'a> {
         /// Outcome of the look-up.
         ticket: Result<(), TicketRefusal>,
     },
+    /// A new certificate for a host that has one.
+    Renew {
+        /// The machine asked for is the one that became the certificate's host.
+        is_its_own: bool,
+    },
 }
 
 /// What is known of the machine that asks.
@@ -186,6 +191,9 @@ pub enum Refusal {
         /// What was given.
         bound: Ipv4Addr,
     },
+    /// A renewal for a machine that did not become the certificate's host.
+    #[error("the certificate's host is not the machine that it asks for")]
+    OtherHost,
     /// The ticket's machine has no address here.
     #[error("request from {0}, the ticket's machine has no address here")]
     NoBinding(Ipv4Addr),
@@ -251,10 +259,11 @@ pub fn decide(ask: &Ask<'_>, host: &Host<'_>, rules: &Rules, now: Timestamp) -> 
             }
             admitted_or(host, rules, now, Answer::Artefact)
         }
-        Ask::Enrol { ticket: Err(refusal) } => {
-            Decision::Refuse(Refusal::Ticket(refusal.clone()))
+        Ask::Enrol { ticket: Err(refusal) } => Decision::Refuse(Refusal::Ticket(refusal.clone())),
+        Ask::Enrol { ticket: Ok(()) } | Ask::Renew { is_its_own: true } => {
+            admitted_or(host, rules, now, Answer::Enrol)
         }
-        Ask::Enrol { ticket: Ok(()) } => admitted_or(host, rules, now, Answer::Enrol),
+        Ask::Renew { is_its_own: false } => Decision::Refuse(Refusal::OtherHost),
     }
 }
 

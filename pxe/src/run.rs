@@ -65,8 +65,8 @@ impl Bound {
         config.check().map_err(RunError::Config)?;
         let (store, mut state) = Store::open(&config.state_dir).map_err(RunError::Store)?;
         state.tickets.forget_forwarded();
-        let artefacts = Artefacts::open(&config.image_dir, &config.extensions)
-            .map_err(RunError::Artefacts)?;
+        let artefacts =
+            Artefacts::open(&config.image_dir, &config.extensions).map_err(RunError::Artefacts)?;
         let mut ports = config.ports;
         let bind = |port, door| DhcpSocket::bind(&config.interface, config.address, port, door);
         let dhcp = bind(ports.dhcp, Door::Server).map_err(RunError::Net)?;
@@ -75,10 +75,15 @@ impl Bound {
         ports.boot_server = boot_server.port().map_err(RunError::Net)?;
         let tftp = TftpServer::bind(config.address, ports.tftp).await.map_err(RunError::Net)?;
         let http = HttpServer::bind(config.address, ports.http).await.map_err(RunError::Net)?;
-        let link = Link::bind(config).await.map_err(RunError::Link)?;
+        let link = Link::bind(config).map_err(RunError::Link)?;
         let unknown = |service, source| {
             let target = config.address.to_string();
-            RunError::Net(NetError::Socket { service, doing: "ask for the port of", target, source })
+            RunError::Net(NetError::Socket {
+                service,
+                doing: "ask for the port of",
+                target,
+                source,
+            })
         };
         ports.tftp = tftp.port().map_err(|source| unknown("TFTP", source))?;
         ports.http = http.port().map_err(|source| unknown("HTTP", source))?;

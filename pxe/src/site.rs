@@ -105,6 +105,15 @@ pub struct Opened {
     pub boot: u64,
 }
 
+/// What a request for a certificate is allowed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pass {
+    /// A boot ticket, reserved for it.
+    Ticket(Secret),
+    /// The certificate that the host has.
+    Certificate,
+}
+
 /// What became of a forwarded enrolment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnrolmentResult {
@@ -114,6 +123,8 @@ pub enum EnrolmentResult {
     Refused(String),
     /// The registry is away: the host asks again with the same ticket.
     Away,
+    /// The request itself is wrong: the host may ask better while its ticket lives.
+    Unfit,
 }
 
 impl Site {
@@ -225,7 +236,7 @@ impl Site {
         mac: MacAddr,
         uuid: Option<SystemUuid>,
         now: Timestamp,
-    ) -> Outcome<Option<Secret>> {
+    ) -> Outcome<Option<Pass>> {
         let parsed = Secret::parse(secret);
         let checked = match &parsed {
             None => Err(TicketRefusal::Unknown),
@@ -239,31 +250,48 @@ impl Site {
                 if let Some(ticket) = self.state.tickets.find_mut(&secret) {
                     ticket.enrolment = Enrolment::Forwarded;
                 }
-                outcome.reply = Some(secret);
+                outcome.reply = Some(Pass::Ticket(secret));
             }
-            (Decision::Refuse(refusal), _) => {
-                outcome.report = self.note_refusal(Some(mac), &refusal.to_string());
-            }
-            (Decision::Quarantine(why, _), _) => {
-                outcome.report = self.note_verdict(mac, None, Some(&why.clone()));
-            }
-            _ => {}
+            (decision, _) => outcome.report = self.note_enrolment(mac, &decision.clone(), now),
         }
         outcome
+    }
+
+    /// Checks that `host`, known by its certificate, may have a new one: it must be the machine `mac`,
+    /// and that machine must be one that may still boot. Ends with [`Site::finish_enrolment`] too.
+    pub fn begin_renewal(
+        &mut self,
+        host: &HostId,
+        mac: MacAddr,
+        uuid: Option<SystemUuid>,
+        now: Timestamp,
+    ) -> Outcome<Option<Pass>> {
+        let owner = self.state.machines.get(mac).and_then(|known| known.host.as_ref());
+        let ask = Ask::Renew { is_its_own: owner == Some(host) };
+        let decision = decide(&ask, &self.host(mac, uuid, None, now), &self.rules, now);
+        let pass = matches!(decision, Decision::Reply(_)).then_some(Pass::Certificate);
+        // A stranger with a certificate says nothing about the machine whose MAC it shows.
+        let blames = owner == Some(host);
+        let report = blames && pass.is_none() && self.note_enrolment(mac, &decision, now);
+        Outcome { decision, reply: pass, save: report, report }
     }
 
     /// Closes a forwarded enrolment. `true` when the machine list changed; save in any case.
     pub fn finish_enrolment(
         &mut self,
-        secret: &Secret,
+        pass: &Pass,
         mac: MacAddr,
         result: &EnrolmentResult,
         now: Timestamp,
     ) -> bool {
-        if let Some(ticket) = self.state.tickets.find_mut(secret) {
+        let ticket = match pass {
+            Pass::Ticket(secret) => self.state.tickets.find_mut(secret),
+            Pass::Certificate => None,
+        };
+        if let Some(ticket) = ticket {
             ticket.enrolment = match result {
                 EnrolmentResult::Granted(_) | EnrolmentResult::Refused(_) => Enrolment::Used,
-                EnrolmentResult::Away => Enrolment::Open,
+                EnrolmentResult::Away | EnrolmentResult::Unfit => Enrolment::Open,
             };
             if *result == EnrolmentResult::Away {
                 // The host did its part in time; a long cut must not cost it a reboot.
@@ -284,16 +312,13 @@ impl Site {
                 known.barred = Some(Barred { reason, until, by_registry: true });
                 true
             }
-            EnrolmentResult::Away => false,
+            EnrolmentResult::Away | EnrolmentResult::Unfit => false,
         }
     }
 
     /// The host's stream opened: its boot is complete. `true` when the machine list changed.
     pub fn attached(&mut self, host: &HostId) -> bool {
-        self.state
-            .machines
-            .of_host(host)
-            .is_some_and(|mac| self.reached(mac, BootStage::Enrolled))
+        self.state.machines.of_host(host).is_some_and(|mac| self.reached(mac, BootStage::Enrolled))
     }
 
     /// Takes a new admission policy. `true` when it differs.
@@ -353,6 +378,24 @@ impl Site {
         known.uuid = if keep { known.uuid } else { uuid.or(known.uuid) };
         known.quarantine = quarantine.map(ToString::to_string);
         before != (known.uuid, known.quarantine.clone())
+    }
+
+    /// Remembers why an enrolment was turned down, also of a machine never seen before. `true` when
+    /// that is news.
+    fn note_enrolment(&mut self, mac: MacAddr, decision: &Decision, now: Timestamp) -> bool {
+        match decision {
+            // The other one decides.
+            Decision::Refuse(Refusal::Ticket(TicketRefusal::UnderWay)) => false,
+            Decision::Refuse(refusal) => {
+                self.state.machines.see(mac, now);
+                self.note_refusal(Some(mac), &refusal.to_string())
+            }
+            Decision::Quarantine(why, _) => {
+                self.state.machines.see(mac, now);
+                self.note_verdict(mac, None, Some(why))
+            }
+            Decision::Reply(_) | Decision::Silence(_) => false,
+        }
     }
 
     /// Remembers a refused ticket. `true` when that is news.

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bulkhead_api::time::Timestamp;
 use bulkhead_api::id::{MacAddr, SystemUuid};
+use bulkhead_api::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::moment::{later, seconds_since};
@@ -178,9 +178,12 @@ impl Tickets {
     #[must_use]
     pub fn find(&self, secret: &Secret) -> Option<&Ticket> {
         // No early exit: `find` would tell by its time how far down the list a guess matched.
-        self.0.iter().fold(None, |found, ticket| {
-            if ticket.secret.same(secret) { Some(ticket) } else { found }
-        })
+        self.0.iter().fold(
+            None,
+            |found, ticket| {
+                if ticket.secret.same(secret) { Some(ticket) } else { found }
+            },
+        )
     }
 
     /// Mutable [`Tickets::find`].

@@ -53,14 +53,10 @@ impl DhcpSocket {
         let error = |doing, target: String| {
             move |source: io::Error| NetError::Socket { service: "DHCP", doing, target, source }
         };
-        let fd = socket::socket(
-            AddressFamily::Inet,
-            SockType::Datagram,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .map_err(io::Error::from)
-        .map_err(error("open socket for", at.to_string()))?;
+        let fd =
+            socket::socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+                .map_err(io::Error::from)
+                .map_err(error("open socket for", at.to_string()))?;
         let set = || -> nix::Result<()> {
             setsockopt(&fd, sockopt::Broadcast, &true)?;
             setsockopt(&fd, sockopt::Ipv4PacketInfo, &true)?;

@@ -209,6 +209,7 @@ fn refusal_status(refusal: &Refusal) -> &'static str {
         Refusal::Ticket(
             TicketRefusal::Unknown | TicketRefusal::UnderWay | TicketRefusal::OtherMachine { .. },
         )
+        | Refusal::OtherHost
         | Refusal::WrongAddress { .. }
         | Refusal::NoBinding(_) => "403 Forbidden",
     }
@@ -276,7 +277,14 @@ fn text(
     body: &str,
     keep_alive: bool,
 ) -> io::Result<()> {
-    write_text(stream, method, keep_alive, status, "text/plain; charset=utf-8", &format!("{body}\n"))
+    write_text(
+        stream,
+        method,
+        keep_alive,
+        status,
+        "text/plain; charset=utf-8",
+        &format!("{body}\n"),
+    )
 }
 
 fn send_text(

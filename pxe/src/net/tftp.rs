@@ -176,8 +176,7 @@ fn serve_request(
         return refuse(ErrorCode::FileNotFound, "no such file");
     };
     let uki = Artefact::Uki;
-    let asked =
-        service.ask("tftp", |site, now| site.artefact(ticket, &uki, *client.ip(), now));
+    let asked = service.ask("tftp", |site, now| site.artefact(ticket, &uki, *client.ip(), now));
     let opened = match asked {
         Ok(outcome) => match (outcome.reply, outcome.decision) {
             (Some(opened), _) => opened,
@@ -274,11 +273,7 @@ fn transfer(socket: &UdpSocket, blob: &Blob, request: &ReadRequest) -> io::Resul
 
 type Decoded = Result<ClientPacket, crate::wire::tftp::DecodeError>;
 
-fn receive(
-    socket: &UdpSocket,
-    buffer: &mut [u8],
-    limit: Duration,
-) -> io::Result<Option<Decoded>> {
+fn receive(socket: &UdpSocket, buffer: &mut [u8], limit: Duration) -> io::Result<Option<Decoded>> {
     socket.set_read_timeout(Some(limit.max(Duration::from_millis(1))))?;
     match socket.recv(buffer) {
         Ok(length) => Ok(buffer.get(..length).map(decode)),

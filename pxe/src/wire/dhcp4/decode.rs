@@ -90,7 +90,7 @@ pub fn decode(datagram: &[u8]) -> Result<Request, DecodeError> {
         return Err(DecodeError::Station(mac));
     }
     let machine_id = raw.get(code::MACHINE_ID);
-    if let Some([kind @ 1.., ..]) = machine_id {
+    if let Some([kind @ 1..=255, ..]) = machine_id {
         return Err(DecodeError::Value { code: code::MACHINE_ID, value: (*kind).into() });
     }
     let address = |wanted| match message.opts().get(wanted) {

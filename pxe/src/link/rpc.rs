@@ -1,0 +1,58 @@
+//! Routes of the TLS port: service `Link` for gRPC, `/v2/` for OCI images.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use bulkhead_api::link::rpc::link_server::{self, LinkServer};
+use bulkhead_api::link::rpc::{Down, EnrolReply, EnrolRequest, Up};
+use bulkhead_api::time::Timestamp;
+use futures_util::stream::BoxStream;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::peer::Peer;
+use super::{Shared, enrol, oci, stream};
+use crate::service::Service;
+
+/// Everything that is served; each connection adds its [`Peer`].
+pub(super) fn routes(shared: &Arc<Shared>, service: &Arc<Service>, oci_dir: &Path) -> Router {
+    let hosts = Hosts { shared: Arc::clone(shared), service: Arc::clone(service) };
+    Routes::new(LinkServer::new(hosts))
+        .into_axum_router()
+        .merge(oci::routes(oci_dir, &shared.site))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "no such path\n") })
+}
+
+/// What hosts call.
+struct Hosts {
+    shared: Arc<Shared>,
+    service: Arc<Service>,
+}
+
+fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+    let peer = request.extensions().get::<Peer>();
+    peer.cloned().ok_or_else(|| Status::internal("connection without a peer"))
+}
+
+#[async_trait]
+impl link_server::Link for Hosts {
+    async fn enrol(&self, call: Request<EnrolRequest>) -> Result<Response<EnrolReply>, Status> {
+        let peer = peer(&call)?;
+        let reply = enrol::enrol(&self.shared, &self.service, &peer, call.into_inner()).await?;
+        Ok(Response::new(reply))
+    }
+
+    type AttachStream = BoxStream<'static, Result<Down, Status>>;
+
+    async fn attach(
+        &self,
+        call: Request<Streaming<Up>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let host = peer(&call)?.host_of(&self.shared.site, Timestamp::now())?;
+        let (service, who) = (Arc::clone(&self.service), host.host.clone());
+        enrol::blocking(move || service.note(|site, _| site.attached(&who))).await?;
+        Ok(Response::new(stream::attach(Arc::clone(&self.shared), host, call.into_inner())))
+    }
+}
