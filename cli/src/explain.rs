@@ -76,12 +76,7 @@ fn no_kind(found: &str) -> ExplainError {
     ExplainError::NoSuchKind { found: found.to_owned(), known: names.join(", "), near }
 }
 
-fn field(
-    schemas: &Schemas,
-    parent: &Field,
-    name: &str,
-    said: &str,
-) -> Result<Field, ExplainError> {
+fn field(schemas: &Schemas, parent: &Field, name: &str, said: &str) -> Result<Field, ExplainError> {
     let mut fields = schemas.fields(parent);
     if let Some(at) = fields.iter().position(|field| field.name == name) {
         return Ok(fields.swap_remove(at));

@@ -15,6 +15,8 @@ pub struct Fault {
     pub path: String,
     /// What was found and what was expected.
     pub message: String,
+    /// More lines behind the message, each with its line break in front; empty = none.
+    pub detail: String,
     /// The way out, where the message does not hold it; empty = none.
     pub help: String,
     /// The line at fault.
@@ -41,6 +43,7 @@ impl fmt::Display for Fault {
                 .collect();
             write!(f, "\n {number} | {}\n {margin} | {indent}^", self.line)?;
         }
+        f.write_str(&self.detail)?;
         if !self.help.is_empty() {
             write!(f, "\n  help: {}", self.help)?;
         }

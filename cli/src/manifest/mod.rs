@@ -41,16 +41,17 @@ struct Source {
 impl Manifest {
     /// The fault of a field of this document, such as the registry reports it.
     #[must_use]
-    pub fn fault(&self, path: &str, message: String) -> Fault {
+    pub fn fault(&self, path: &str, message: String) -> Box<Fault> {
         self.source.fault(self.root.find(path), path, message, String::new())
     }
 }
 
 impl Source {
-    fn fault(&self, at: Place, path: &str, message: String, help: String) -> Fault {
+    fn fault(&self, at: Place, path: &str, message: String, help: String) -> Box<Fault> {
         let index = usize::try_from(at.line).unwrap_or(1).saturating_sub(1);
         let line = self.text.lines().nth(index).unwrap_or_default().trim_end().to_owned();
-        Fault { file: self.file.clone(), at, path: path.to_owned(), message, help, line }
+        let (file, path) = (self.file.clone(), path.to_owned());
+        Box::new(Fault { file, at, path, message, detail: String::new(), help, line })
     }
 }
 
@@ -58,7 +59,7 @@ impl Source {
 ///
 /// # Errors
 /// The first fault: of the YAML, of a field, or of a value that no registry would accept.
-pub fn read(file: &str, text: &str) -> Result<Vec<Manifest>, Fault> {
+pub fn read(file: &str, text: &str) -> Result<Vec<Manifest>, Box<Fault>> {
     let source = Rc::new(Source { file: file.to_owned(), text: text.to_owned() });
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     let roots = serde_saphyr::from_multiple_with_options::<Spanned<Node>>(text, options);
@@ -81,7 +82,7 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Manifest>, Fault> {
     Ok(manifests)
 }
 
-fn syntax_fault(source: &Source, error: &serde_saphyr::Error) -> Fault {
+fn syntax_fault(source: &Source, error: &serde_saphyr::Error) -> Box<Fault> {
     let at = error.location().map_or(Place::START, Place::from);
     let text = error.to_string();
     // The place stands in front already; hints for programmers are not for users.
@@ -90,7 +91,7 @@ fn syntax_fault(source: &Source, error: &serde_saphyr::Error) -> Fault {
     source.fault(at, "", format!("not YAML: {text}"), String::new())
 }
 
-fn manifest(source: &Rc<Source>, root: Located) -> Result<Manifest, Fault> {
+fn manifest(source: &Rc<Source>, root: Located) -> Result<Manifest, Box<Fault>> {
     let document = document(source, &root)?;
     let checked = match &document {
         Document::Lease(lease) => lease.spec.check(),
@@ -103,7 +104,7 @@ fn manifest(source: &Rc<Source>, root: Located) -> Result<Manifest, Fault> {
     Ok(Manifest { document, source: Rc::clone(source), root })
 }
 
-fn document(source: &Source, root: &Located) -> Result<Document, Fault> {
+fn document(source: &Source, root: &Located) -> Result<Document, Box<Fault>> {
     let (kind, fields) = kind(source, root)?;
     match kind {
         Kind::Site => typed(source, root, kind, fields).map(Document::Site),
@@ -114,7 +115,7 @@ fn document(source: &Source, root: &Located) -> Result<Document, Fault> {
 }
 
 /// The kind and the other fields.
-fn kind(source: &Source, root: &Located) -> Result<(Kind, Value), Fault> {
+fn kind(source: &Source, root: &Located) -> Result<(Kind, Value), Box<Fault>> {
     let known = Kind::ALL.map(Kind::name);
     let Value::Object(mut fields) = root.to_json() else {
         let message = "expected a document: a mapping with apiVersion, kind, metadata and spec";
@@ -147,7 +148,7 @@ fn typed<T: DeserializeOwned>(
     root: &Located,
     kind: Kind,
     fields: Value,
-) -> Result<T, Fault> {
+) -> Result<T, Box<Fault>> {
     serde_path_to_error::deserialize(fields).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { "" } else { path.as_str() };
@@ -156,7 +157,13 @@ fn typed<T: DeserializeOwned>(
     })
 }
 
-fn field_fault(source: &Source, root: &Located, kind: Kind, path: &str, message: &str) -> Fault {
+fn field_fault(
+    source: &Source,
+    root: &Located,
+    kind: Kind,
+    path: &str,
+    message: &str,
+) -> Box<Fault> {
     let explain = |path: &str| {
         let path = path.split('[').next().unwrap_or_default();
         let dot = if path.is_empty() { "" } else { "." };

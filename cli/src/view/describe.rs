@@ -24,7 +24,8 @@ impl Page {
         let value = value.to_string();
         if !value.is_empty() {
             let indent = self.indent;
-            let text: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let text: String =
+                value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             let named = format!("{name}:");
             writeln!(self.out, "{:indent$}{named:13} {text}", "").unwrap_or_default();
         }
@@ -43,7 +44,7 @@ impl Page {
             return;
         }
         writeln!(self.out, "\n{name}:").unwrap_or_default();
-        for line in table.render().lines() {
+        for line in table.render(false).lines() {
             writeln!(self.out, "  {line}").unwrap_or_default();
         }
     }
@@ -90,10 +91,13 @@ pub fn page(document: &Document, related: &[Document], now: Timestamp) -> String
 fn site_page(page: &mut Page, site: &Site, hosts: &[Document], now: Timestamp) {
     page.field("Site", &site.metadata.name);
     let admission = &site.spec.admission;
-    page.field("Admission", match admission.mode {
-        AdmissionMode::Auto => "auto: every machine whose identity collides with no other",
-        AdmissionMode::List => "list: only the machines named here",
-    });
+    page.field(
+        "Admission",
+        match admission.mode {
+            AdmissionMode::Auto => "auto: every machine whose identity collides with no other",
+            AdmissionMode::List => "list: only the machines named here",
+        },
+    );
     for machine in &admission.machines {
         let uuid = machine.uuid.map(|uuid| format!(" {uuid}")).unwrap_or_default();
         page.field("Machine", format!("{}{uuid}", machine.mac));
@@ -115,13 +119,16 @@ fn host_page(page: &mut Page, host: &Host, now: Timestamp) {
     page.field("Phase", format!("{:?}", state.phase));
     page.field("Reason", &state.reason);
     page.field("Last seen", ago(now, state.last_seen));
-    page.field("Generation", match &state.reported {
-        Some(reported) => format!(
-            "{} signed, {} accepted, {} settled",
-            state.generation, reported.accepted_generation, reported.settled_generation
-        ),
-        None => format!("{} signed", state.generation),
-    });
+    page.field(
+        "Generation",
+        match &state.reported {
+            Some(reported) => format!(
+                "{} signed, {} accepted, {} settled",
+                state.generation, reported.accepted_generation, reported.settled_generation
+            ),
+            None => format!("{} signed", state.generation),
+        },
+    );
     if let Some(room) = &state.capacity {
         let memory = format!("{} of {}", rounded(room.memory_free), rounded(room.memory));
         page.field("Free", format!("{} of {} cores, {memory}", room.cores_free, room.cores));

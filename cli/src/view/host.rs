@@ -20,7 +20,10 @@ pub fn page(status: &HostStatus, now: Timestamp) -> String {
     let (accepted, settled) = (status.accepted_generation, status.settled_generation);
     page.field("Generation", format!("{accepted} accepted, {settled} settled"));
     if status.supervisor_rss > 0 {
-        page.field("Supervisor", format!("{} resident", rounded(Bytes::new(status.supervisor_rss))));
+        page.field(
+            "Supervisor",
+            format!("{} resident", rounded(Bytes::new(status.supervisor_rss))),
+        );
     }
     report(&mut page, status, now);
     page.finish()

@@ -5,5 +5,5 @@ pub mod host;
 pub mod rows;
 pub mod table;
 #[cfg(test)]
-pub mod tests;
+mod tests;
 pub mod text;

@@ -47,7 +47,9 @@ pub fn table(kind: Kind, documents: &[Document], now: Timestamp, wide: bool) -> 
 #[must_use]
 pub fn header(kind: Kind, wide: bool) -> Vec<&'static str> {
     let (narrow, more, last): (&[&str], &[&str], &[&str]) = match kind {
-        Kind::Site => (&["NAME", "ADMISSION", "MACHINES", "CONNECTED", "LAST SEEN"], &[], &["REASON"]),
+        Kind::Site => {
+            (&["NAME", "ADMISSION", "MACHINES", "CONNECTED", "LAST SEEN"], &[], &["REASON"])
+        }
         Kind::Host => (
             &["NAME", "SITE", "PHASE", "CORES", "MEMORY", "GPUS", "GENERATION", "LAST SEEN"],
             &["MAC", "SYSTEM UUID", "KERNEL", "IMAGE"],
@@ -103,7 +105,8 @@ fn host_row(host: &Host, now: Timestamp, wide: bool) -> Vec<String> {
     let state = &host.status;
     let reported = state.reported.as_deref();
     let inventory = reported.map(|r| &r.inventory);
-    let room = |text: fn(&Capacity) -> String| state.capacity.as_ref().map(text).unwrap_or_default();
+    let room =
+        |text: fn(&Capacity) -> String| state.capacity.as_ref().map(text).unwrap_or_default();
     let mut row = vec![
         host.metadata.name.to_string(),
         host.metadata.site.to_string(),

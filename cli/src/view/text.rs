@@ -36,8 +36,12 @@ pub fn rounded(bytes: Bytes) -> String {
     let Some((unit, shift)) = unit else { return bytes.to_string() };
     let (whole, rest) = (bytes >> shift, bytes & ((1 << shift) - 1));
     // One digit after the point, of numbers with one digit before it.
-    let tenth = u128::from(rest) * 10 >> shift;
-    if whole < 10 && tenth > 0 { format!("{whole}.{tenth}{unit}") } else { format!("{whole}{unit}") }
+    let tenth = (u128::from(rest) * 10) >> shift;
+    if whole < 10 && tenth > 0 {
+        format!("{whole}.{tenth}{unit}")
+    } else {
+        format!("{whole}{unit}")
+    }
 }
 
 /// A set of CPU numbers as Linux writes it: `0-3,8`.
@@ -50,9 +54,9 @@ pub fn cpu_list<'a>(cpus: impl IntoIterator<Item = &'a u32>) -> String {
             _ => ranges.push((cpu, cpu)),
         }
     }
-    let texts = ranges.iter().map(|&(from, to)| {
-        if from == to { from.to_string() } else { format!("{from}-{to}") }
-    });
+    let texts = ranges
+        .iter()
+        .map(|&(from, to)| if from == to { from.to_string() } else { format!("{from}-{to}") });
     texts.collect::<Vec<_>>().join(",")
 }
 

@@ -1,0 +1,180 @@
+//! Why a verb did not do its work.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bulkhead_api::id::IdError;
+
+use super::target::{NoTarget, Target};
+use crate::config::{ConfigError, NotAToken};
+use crate::explain::ExplainError;
+use crate::local::LocalError;
+use crate::manifest::fault::Fault;
+use crate::rest::error::RestError;
+use crate::{FAILED, USAGE};
+
+/// A verb that did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum VerbError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The registry.
+    #[error(transparent)]
+    Rest(#[from] RestError),
+    /// The supervisor.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// A file of documents.
+    #[error(transparent)]
+    Fault(#[from] Box<Fault>),
+    /// The argument of `explain`.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
+    /// Arguments that name no object.
+    #[error(transparent)]
+    Target(#[from] NoTarget),
+    /// An argument that is no name.
+    #[error(transparent)]
+    Name(#[from] IdError),
+    /// The token.
+    #[error("token from {from}")]
+    Token {
+        /// Where it was read.
+        from: String,
+        /// Why it is none.
+        source: NotAToken,
+    },
+    /// A token would show on the screen.
+    #[error("the token is not read from a terminal, where it would show")]
+    TokenOnTerminal,
+    /// A file, or a standard stream.
+    #[error("{verb} {}", path.display())]
+    File {
+        /// What was done.
+        verb: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output.
+    #[error("write to standard output")]
+    Output(#[from] io::Error),
+    /// A document cannot be shown.
+    #[error("show {what}")]
+    Show {
+        /// Which.
+        what: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Some documents of several; each was told.
+    #[error("{failed} of {total} documents were refused")]
+    Some {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        total: usize,
+    },
+    /// Waited in vain.
+    #[error("{target} is not {goal} after {}: {last}", plain(*.after))]
+    TimedOut {
+        /// The object.
+        target: Target,
+        /// What was waited for.
+        goal: &'static str,
+        /// How long.
+        after: Duration,
+        /// How it is instead.
+        last: String,
+    },
+    /// It will never be what is waited for.
+    #[error("{target} will not be {goal}: {last}")]
+    Hopeless {
+        /// The object.
+        target: Target,
+        /// What was waited for.
+        goal: &'static str,
+        /// How it is instead.
+        last: String,
+    },
+    /// Objects of this kind are never in that state.
+    #[error("a {kind} is never {goal}: {choices}")]
+    NoSuchGoal {
+        /// The kind.
+        kind: String,
+        /// The state.
+        goal: &'static str,
+        /// What can be waited for.
+        choices: &'static str,
+    },
+}
+
+impl VerbError {
+    /// Whoever read standard output has left (`bulkhead get hosts | head -1`): nothing to tell.
+    #[must_use]
+    pub fn reader_left(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The program's exit status.
+    #[must_use]
+    pub fn status(&self) -> u8 {
+        match self {
+            Self::Explain(_)
+            | Self::Target(_)
+            | Self::Name(_)
+            | Self::NoSuchGoal { .. }
+            | Self::Rest(RestError::Server { .. }) => USAGE,
+            Self::Config(_)
+            | Self::Rest(_)
+            | Self::Local(_)
+            | Self::Fault(_)
+            | Self::Token { .. }
+            | Self::TokenOnTerminal
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Show { .. }
+            | Self::Some { .. }
+            | Self::TimedOut { .. }
+            | Self::Hopeless { .. } => FAILED,
+        }
+    }
+
+    /// The way out; none where the message says it.
+    #[must_use]
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Config(error) => error.help(),
+            Self::Rest(error) => error.help(),
+            Self::Local(error) => error.help(),
+            Self::Target(error) => error.help(),
+            Self::TokenOnTerminal => {
+                Some("--token-file FILE, or bulkhead login ... < FILE".to_owned())
+            }
+            Self::TimedOut { target, .. } | Self::Hopeless { target, .. } => {
+                Some(format!("bulkhead describe {target}"))
+            }
+            Self::Fault(_)
+            | Self::Explain(_)
+            | Self::Name(_)
+            | Self::Token { .. }
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Show { .. }
+            | Self::Some { .. }
+            | Self::NoSuchGoal { .. } => None,
+        }
+    }
+}
+
+/// A time as it was asked for: `5m`, `90s`.
+fn plain(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        seconds if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}

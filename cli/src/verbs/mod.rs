@@ -1,0 +1,70 @@
+//! What each verb does: one file a verb.
+
+mod apply;
+mod delete;
+mod describe;
+mod error;
+mod get;
+mod host;
+mod login;
+mod logs;
+mod manifests;
+pub mod target;
+mod ticket;
+mod wait;
+mod watch;
+
+use clap::CommandFactory as _;
+
+use crate::args::{Cli, Verb};
+use crate::config;
+use crate::console::Console;
+use crate::explain::explain;
+use crate::rest::Registry;
+
+pub use self::error::VerbError;
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// The first thing that was refused or did not work.
+pub fn run(cli: &Cli, console: &mut Console) -> Result<(), VerbError> {
+    match &cli.verb {
+        Verb::Login(args) => login::login(cli, args, console),
+        Verb::Logout => login::logout(cli, console),
+        Verb::Get(args) => get::get(&registry(cli, console)?, args, console),
+        Verb::Describe(args) => describe::describe(&registry(cli, console)?, args, console),
+        Verb::Apply(args) => {
+            // Files first: their faults need no registry.
+            let manifests = manifests::read(&args.files, console)?;
+            apply::apply(&registry(cli, console)?, manifests, console)
+        }
+        Verb::Delete(args) => {
+            let targets = delete::targets(args, console)?;
+            delete::delete(&registry(cli, console)?, &targets, args, console)
+        }
+        Verb::Wait(args) => wait::wait(&registry(cli, console)?, args, console),
+        Verb::Logs(args) => logs::logs(&registry(cli, console)?, args, console),
+        Verb::Host(args) => host::host(&args.verb, console),
+        Verb::JoinTicket(args) => ticket::join_ticket(&registry(cli, console)?, args, console),
+        Verb::Explain(args) => {
+            let text = explain(&args.path, args.recursive)?;
+            Ok(console.print(format_args!("{text}"))?)
+        }
+        Verb::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "bulkhead", &mut script);
+            let script = String::from_utf8_lossy(&script);
+            Ok(console.print(format_args!("{script}"))?)
+        }
+        Verb::Version => {
+            Ok(console.print(format_args!("bulkhead {}\n", env!("CARGO_PKG_VERSION")))?)
+        }
+    }
+}
+
+/// The registry that was logged in to.
+fn registry(cli: &Cli, console: &Console) -> Result<Registry, VerbError> {
+    let path = config::path(cli.config.as_deref(), console.config_home.as_deref())?;
+    Ok(Registry::new(&config::load(&path)?)?)
+}
