@@ -96,6 +96,15 @@ label! {
     /// A host of the fleet, given by the registry at enrolment: `{site}-{last three octets of the MAC}`.
     HostId, "host id", 63
 }
+impl HostId {
+    /// Stands in a host's own status until the registry gave it an id; the registry gives it to nobody, as
+    /// an id begins with a site's name and a dash.
+    #[must_use]
+    pub fn unenrolled() -> Self {
+        Self("unenrolled".to_owned())
+    }
+}
+
 label! {
     /// A tenant: a DNS label of at most 40 characters, as unit names of systemd carry it.
     TenantName, "tenant name", 40

@@ -1,12 +1,13 @@
-//! What the supervisor must not forget: the spec it accepted last and what it gave to whom.
+//! What the supervisor must not forget, in files that are there whole or not at all.
 //!
 //! ```text
-//!  {"format": "bulkhead-ledger", "version": 1, "sha256": "…", "body": { spec, holdings }}
+//!  {"format": "bulkhead-ledger", "version": 1, "sha256": "…", "body": { … }}
 //! ```
 //!
-//! The header is read first and alone, so that a ledger of a later version is named as such. A ledger that
-//! cannot be read is never replaced by an empty one: an empty ledger would give held cores out again.
-//! Entries are written before a resource is handed over and removed once it was observed free.
+//! The header is read first and alone, so that a record of a later version is named as such. A record that
+//! cannot be read is never replaced by an empty one: an empty ledger would give held cores out again, an
+//! empty spec cache would take an old spec. Entries are written before a resource is handed over and removed
+//! once it was observed free.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,14 +15,19 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::{Holding, LeaseSpec};
-use bulkhead_api::spec::SignedSpec;
 use ring::digest::{SHA256, digest};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
 
-const FORMAT: &str = "bulkhead-ledger";
-const VERSION: u32 = 1;
+/// Something kept in a file of its own.
+pub trait Record: Serialize + DeserializeOwned {
+    /// Names the kind of record in its file.
+    const FORMAT: &'static str;
+    /// Highest version that is read, and the one that is written.
+    const VERSION: u32;
+}
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +61,15 @@ pub enum LedgerError {
     },
     /// Written by a later supervisor.
     #[error(
-        "ledger {path} has version {version}, this supervisor reads up to {VERSION}: boot the later image"
+        "ledger {path} has version {version}, this supervisor reads up to {known}: boot the later image"
     )]
     TooNew {
         /// The file.
         path: PathBuf,
         /// Its version.
         version: u32,
+        /// The highest version known here.
+        known: u32,
     },
 }
 
@@ -78,15 +86,10 @@ impl LedgerError {
     }
 }
 
-/// The contents of the ledger.
+/// What this host gave to whom.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ledger {
-    /// The spec accepted last, as it was signed; absent until one was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spec: Option<SignedSpec>,
-    /// Its generation; 0 = none.
-    pub generation: u64,
     /// What is held, each entry once.
     pub entries: Vec<Entry>,
 }
@@ -101,6 +104,11 @@ pub struct Entry {
     pub spec: LeaseSpec,
     /// The exact resources.
     pub holding: Holding,
+}
+
+impl Record for Ledger {
+    const FORMAT: &'static str = "bulkhead-ledger";
+    const VERSION: u32 = 1;
 }
 
 impl Ledger {
@@ -134,13 +142,23 @@ struct Header {
     version: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    format: String,
+struct Kept<T> {
+    #[serde(rename = "format")]
+    _format: String,
+    #[serde(rename = "version")]
+    _version: u32,
+    sha256: String,
+    body: T,
+}
+
+#[derive(Serialize)]
+struct Keeping<'a, T> {
+    format: &'static str,
     version: u32,
     sha256: String,
-    body: Ledger,
+    body: &'a T,
 }
 
 /// Reads the ledger; an absent file is an empty ledger.
@@ -148,27 +166,7 @@ struct File {
 /// # Errors
 /// [`LedgerError::Read`], [`LedgerError::Damaged`], [`LedgerError::TooNew`].
 pub fn load(path: &Path) -> Result<Ledger, LedgerError> {
-    let here = || path.to_owned();
-    let bytes = files::read_if_there(path)
-        .map_err(|source| LedgerError::Read { path: here(), source })?;
-    bytes.map_or_else(|| Ok(Ledger::default()), |bytes| decode(&bytes, path))
-}
-
-fn decode(bytes: &[u8], path: &Path) -> Result<Ledger, LedgerError> {
-    let damaged = |why: String| LedgerError::Damaged { path: path.to_owned(), why };
-    let header: Header = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
-    if header.format != FORMAT {
-        return Err(damaged(format!("its format is {:?}", header.format)));
-    }
-    if header.version > VERSION {
-        return Err(LedgerError::TooNew { path: path.to_owned(), version: header.version });
-    }
-    let file: File = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
-    let body = serde_json::to_vec(&file.body).map_err(|e| damaged(e.to_string()))?;
-    if sha256(&body) != file.sha256 {
-        return Err(damaged("its digest does not match its body".to_owned()));
-    }
-    Ok(file.body)
+    Ok(load_record(path)?.unwrap_or_default())
 }
 
 /// Writes the ledger; a crash leaves the old one or the new one.
@@ -176,14 +174,45 @@ fn decode(bytes: &[u8], path: &Path) -> Result<Ledger, LedgerError> {
 /// # Errors
 /// [`LedgerError::Write`].
 pub fn store(path: &Path, ledger: &Ledger) -> Result<(), LedgerError> {
+    store_record(path, ledger)
+}
+
+/// Reads a record; `None` where there is no file.
+///
+/// # Errors
+/// [`LedgerError::Read`], [`LedgerError::Damaged`], [`LedgerError::TooNew`].
+pub fn load_record<T: Record>(path: &Path) -> Result<Option<T>, LedgerError> {
+    let bytes = files::read_if_there(path)
+        .map_err(|source| LedgerError::Read { path: path.to_owned(), source })?;
+    bytes.map(|bytes| decode(&bytes, path)).transpose()
+}
+
+fn decode<T: Record>(bytes: &[u8], path: &Path) -> Result<T, LedgerError> {
+    let damaged = |why: String| LedgerError::Damaged { path: path.to_owned(), why };
+    let header: Header = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+    if header.format != T::FORMAT {
+        return Err(damaged(format!("its format is {:?}", header.format)));
+    }
+    if header.version > T::VERSION {
+        let (path, version) = (path.to_owned(), header.version);
+        return Err(LedgerError::TooNew { path, version, known: T::VERSION });
+    }
+    let kept: Kept<T> = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+    let body = serde_json::to_vec(&kept.body).map_err(|e| damaged(e.to_string()))?;
+    if sha256(&body) != kept.sha256 {
+        return Err(damaged("its digest does not match its body".to_owned()));
+    }
+    Ok(kept.body)
+}
+
+/// Writes a record and syncs it; a crash leaves the old one or the new one.
+///
+/// # Errors
+/// [`LedgerError::Write`].
+pub fn store_record<T: Record>(path: &Path, record: &T) -> Result<(), LedgerError> {
     let write = || {
-        let body = serde_json::to_vec(ledger)?;
-        let file = File {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-            sha256: sha256(&body),
-            body: ledger.clone(),
-        };
+        let sha256 = sha256(&serde_json::to_vec(record)?);
+        let file = Keeping { format: T::FORMAT, version: T::VERSION, sha256, body: record };
         files::replace(path, &serde_json::to_vec(&file)?, 0o600)
     };
     write().map_err(|source| LedgerError::Write { path: path.to_owned(), source })

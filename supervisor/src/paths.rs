@@ -62,10 +62,22 @@ impl Paths {
         self.run.join("identity")
     }
 
-    /// The supervisor's memory.
+    /// What was given to whom.
     #[must_use]
     pub fn ledger(&self) -> PathBuf {
         self.state.join("ledger.json")
+    }
+
+    /// The spec accepted last.
+    #[must_use]
+    pub fn accepted_spec(&self) -> PathBuf {
+        self.state.join("accepted-spec.json")
+    }
+
+    /// Moments of this boot.
+    #[must_use]
+    pub fn milestones(&self) -> PathBuf {
+        self.run.join("milestones.json")
     }
 
     /// REST over a unix socket.

@@ -33,7 +33,11 @@ pub fn render(set: &BTreeSet<u32>) -> String {
     }
     let parts: Vec<String> = ranges
         .iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .map(
+            |(first, last)| {
+                if first == last { first.to_string() } else { format!("{first}-{last}") }
+            },
+        )
         .collect();
     parts.join(",")
 }

@@ -25,7 +25,14 @@ pub(super) fn firmware(tree: &mut Tree<'_>) -> Firmware {
     // Four bytes of attributes before the value (`Documentation/filesystems/efivarfs.rst`).
     let variable = std::fs::read(tree.path(SECURE_BOOT)).unwrap_or_default();
     let secure_boot = variable.get(4) == Some(&1);
-    Firmware { vendor, product, serial, bios_version, uefi: tree.exists("sys/firmware/efi"), secure_boot }
+    Firmware {
+        vendor,
+        product,
+        serial,
+        bios_version,
+        uefi: tree.exists("sys/firmware/efi"),
+        secure_boot,
+    }
 }
 
 pub(super) fn nics(tree: &mut Tree<'_>) -> Vec<Nic> {
@@ -145,11 +152,9 @@ fn bdf_of(device: &Path) -> Option<String> {
 
 fn is_bdf(name: &str) -> bool {
     let mut parts = name.split([':', '.']);
-    let widths_fit = [4, 2, 2, 1].iter().all(|&width| {
-        parts
-            .next()
-            .is_some_and(|part| part.len() == width && is_hex(part))
-    });
+    let widths_fit = [4, 2, 2, 1]
+        .iter()
+        .all(|&width| parts.next().is_some_and(|part| part.len() == width && is_hex(part)));
     widths_fit && parts.next().is_none() && name.contains('.')
 }
 

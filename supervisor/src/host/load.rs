@@ -2,10 +2,20 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 
 /// `sysconf(_SC_CLK_TCK)`: Linux reports process times in 1/100 s on every architecture we run on
 /// (`include/asm-generic/param.h`, `USER_HZ`).
 const TICK_MS: u64 = 10;
+
+/// Time since the kernel started, sleep included (`CLOCK_BOOTTIME`).
+#[must_use]
+pub fn since_kernel_start() -> Duration {
+    // This clock exists on every kernel that the supervisor runs on.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
 
 /// Resident memory of this process in bytes (`VmRSS` of `/proc/self/status`); 0 where unknown.
 #[must_use]

@@ -7,5 +7,6 @@ mod gpu;
 pub mod inventory;
 pub mod load;
 mod processor;
+pub mod service;
 pub mod systemd;
 mod tree;

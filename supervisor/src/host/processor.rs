@@ -101,6 +101,8 @@ fn mem_total(meminfo: &str) -> Bytes {
 fn model(cpuinfo: &str) -> String {
     cpuinfo
         .lines()
-        .find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()))
+        .find_map(|line| {
+            Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned())
+        })
         .unwrap_or_default()
 }

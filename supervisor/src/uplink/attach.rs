@@ -1,18 +1,22 @@
-//! One stream to the site: reports go up, specs and log requests come down.
+//! One stream to the site: reports go up, specs and log requests come down; the certificate is renewed
+//! beside it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bulkhead_api::chain::Chain;
 use bulkhead_api::link::Hello;
 use bulkhead_api::link::rpc::link_client::LinkClient;
 use bulkhead_api::link::rpc::{LogReply, Up, down, up};
 use bulkhead_api::status::HostStatus;
+use bulkhead_api::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tracing::warn;
 
 use super::identity::Identity;
-use super::{CALL, Event, UplinkError, channel, refused};
+use super::{CALL, Event, RENEWAL_PAUSE, UplinkError, channel, enrol, refused};
 use crate::paths::Paths;
 
 /// Reports on their way before a sender waits.
@@ -29,67 +33,95 @@ pub(super) struct Outgoing {
     pub(super) logs: mpsc::Receiver<LogReply>,
 }
 
-/// Runs one stream until it ends, which it always does with an error.
-pub(super) async fn run(
-    paths: &Paths,
-    identity: &Identity,
-    outgoing: &mut Outgoing,
-    events: &mpsc::Sender<Event>,
-) -> UplinkError {
-    match stream(paths, identity, outgoing, events).await {
-        Err(error) => error,
-        Ok(()) => UplinkError::Closed,
-    }
+/// The stream ended because a new certificate is there: attach again with it.
+#[derive(Debug)]
+pub(super) struct Renewed;
+
+/// What one stream needs.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) paths: &'a Paths,
+    pub(super) identity: &'a Identity,
+    pub(super) events: &'a mpsc::Sender<Event>,
 }
 
-async fn stream(
-    paths: &Paths,
-    identity: &Identity,
-    outgoing: &mut Outgoing,
-    events: &mpsc::Sender<Event>,
-) -> Result<(), UplinkError> {
-    let host = identity.named.host.to_string();
-    let channel = channel(&identity.named.link, &paths.fleet_ca(), Some(identity)).await?;
-    let (up, requests) = mpsc::channel(QUEUE);
-    // The report names the host only once the node knows that it is enrolled.
-    let first = outgoing
-        .status
-        .wait_for(|status| status.host == identity.named.host)
-        .await
-        .map_err(|_| UplinkError::Stopping)?
-        .clone();
-    let hello = Hello {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        boot: first.boot,
-        accepted_generation: first.accepted_generation,
-    };
-    let hello = serde_json::to_vec(&hello).map_err(UplinkError::Encode)?;
-    send(&up, &host, up::Body::HelloJson(hello.into())).await?;
-    send(&up, &host, report(&first)?).await?;
-    let mut client = LinkClient::new(channel);
-    let mut down = tokio::time::timeout(CALL, client.attach(ReceiverStream::new(requests)))
-        .await
-        .map_err(|_| UplinkError::Deadline { call: "Attach", seconds: CALL.as_secs() })?
-        .map_err(|status| refused("Attach", &status))?
-        .into_inner();
-    tell(events, Event::Connected).await?;
-    loop {
-        tokio::select! {
-            message = down.message() => match message.map_err(|s| refused("Attach", &s))? {
-                None => return Ok(()),
-                Some(message) => match message.body {
-                    Some(body) => received(body, events).await?,
-                    None => warn!("message without a body ignored"),
+impl Session<'_> {
+    /// Runs one stream until it ends. The certificate is renewed not before `renewable`.
+    pub(super) async fn run(
+        &self,
+        outgoing: &mut Outgoing,
+        renewable: Instant,
+    ) -> Result<Renewed, UplinkError> {
+        let identity = self.identity;
+        let host = identity.named.host.to_string();
+        let channel = channel(&identity.named.link, &self.paths.fleet_ca(), Some(identity)).await?;
+        let (up, requests) = mpsc::channel(QUEUE);
+        // The report names the host only once the node knows that it is enrolled.
+        let first = outgoing
+            .status
+            .wait_for(|status| status.host == identity.named.host)
+            .await
+            .map_err(|_| UplinkError::Stopping)?
+            .clone();
+        let hello = Hello {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot: first.boot,
+            accepted_generation: first.accepted_generation,
+        };
+        let hello = serde_json::to_vec(&hello).map_err(UplinkError::Encode)?;
+        send(&up, &host, up::Body::HelloJson(hello.into())).await?;
+        send(&up, &host, report(&first)?).await?;
+        let mut client = LinkClient::new(channel.clone());
+        let mut down = tokio::time::timeout(CALL, client.attach(ReceiverStream::new(requests)))
+            .await
+            .map_err(|_| UplinkError::Deadline { call: "Attach", seconds: CALL.as_secs() })?
+            .map_err(|status| refused("Attach", &status))?
+            .into_inner();
+        tell(self.events, Event::Connected).await?;
+        let mut renewal = std::pin::pin!(self.renewal(channel, renewable));
+        loop {
+            tokio::select! {
+                message = down.message() => match message.map_err(|s| refused("Attach", &s))? {
+                    None => return Err(UplinkError::Closed),
+                    Some(message) => match message.body {
+                        Some(body) => received(body, self.events).await?,
+                        None => warn!("message without a body ignored"),
+                    },
                 },
-            },
-            changed = outgoing.status.changed() => {
-                changed.map_err(|_| UplinkError::Stopping)?;
-                let latest = outgoing.status.borrow_and_update().clone();
-                send(&up, &host, report(&latest)?).await?;
+                changed = outgoing.status.changed() => {
+                    changed.map_err(|_| UplinkError::Stopping)?;
+                    let latest = outgoing.status.borrow_and_update().clone();
+                    send(&up, &host, report(&latest)?).await?;
+                }
+                Some(reply) = outgoing.logs.recv() => {
+                    send(&up, &host, up::Body::Logs(reply)).await?;
+                }
+                renewed = &mut renewal => return renewed,
             }
-            Some(reply) = outgoing.logs.recv() => {
-                send(&up, &host, up::Body::Logs(reply)).await?;
+        }
+    }
+
+    /// Waits until half of the certificate's validity is over, then asks until there is a new one.
+    async fn renewal(&self, channel: Channel, renewable: Instant) -> Result<Renewed, UplinkError> {
+        tokio::time::sleep_until(renewable.into()).await;
+        let due = self.identity.renewal();
+        while let Ok(left) = Duration::try_from(due.duration_since(Timestamp::now())) {
+            if left.is_zero() {
+                break;
             }
+            // In parts: the wall clock may be set meanwhile.
+            tokio::time::sleep(left.min(RENEWAL_PAUSE)).await;
+        }
+        loop {
+            let Err(error) = enrol::renew(self.paths, self.identity, channel.clone()).await else {
+                return Ok(Renewed);
+            };
+            let (label, owner) = (error.label(), error.owner());
+            let message = Chain(&error).to_string();
+            let next = Timestamp::now().saturating_add(RENEWAL_PAUSE).unwrap_or(Timestamp::MAX);
+            warn!(label, error = %Chain(&error), "certificate not renewed");
+            tell(self.events, Event::NotRenewed { label, message, owner, next }).await?;
+            tokio::time::sleep(RENEWAL_PAUSE).await;
         }
     }
 }

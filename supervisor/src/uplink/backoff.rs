@@ -13,8 +13,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// For the link: 1 s to 60 s.
-    pub const LINK: Self =
-        Self { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+    pub const LINK: Self = Self { first: Duration::from_secs(1), most: Duration::from_secs(60) };
 
     /// The delay after `failures` failures in a row (1 or more): between half and all of the bound,
     /// chosen by `random`.

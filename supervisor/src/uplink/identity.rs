@@ -44,6 +44,9 @@ pub enum IdentityError {
         /// What is wrong.
         why: String,
     },
+    /// The certificate is not for this host's key.
+    #[error("the certificate given is not for this host's key")]
+    OtherKey,
     /// The key could not be made or used.
     #[error("make key and certificate request")]
     Key(#[source] rcgen::Error),
@@ -70,8 +73,19 @@ pub struct Identity {
     pub key_pem: String,
     /// Leaf first.
     pub chain_pem: String,
+    /// Start of the leaf's validity.
+    pub begins: Timestamp,
     /// End of the leaf's validity.
     pub expires: Timestamp,
+}
+
+impl Identity {
+    /// When half of the leaf's validity is over and a new one is asked for.
+    #[must_use]
+    pub fn renewal(&self) -> Timestamp {
+        let half = self.expires.duration_since(self.begins) / 2;
+        self.begins.saturating_add(half).unwrap_or(self.begins)
+    }
 }
 
 impl std::fmt::Debug for Identity {
@@ -107,26 +121,37 @@ pub fn load(dir: &Path) -> Result<Option<Identity>, IdentityError> {
     };
     let named = serde_json::from_str(&named)
         .map_err(|e| IdentityError::Damaged { path: host, why: e.to_string() })?;
-    let expires = not_after(&chain_pem).map_err(|why| {
-        IdentityError::Damaged { path: dir.join("certificate.pem"), why }
-    })?;
-    Ok(Some(Identity { named, key_pem, chain_pem, expires }))
+    let leaf = leaf(&chain_pem)
+        .map_err(|why| IdentityError::Damaged { path: dir.join("certificate.pem"), why })?;
+    let Leaf { begins, expires, .. } = leaf;
+    Ok(Some(Identity { named, key_pem, chain_pem, begins, expires }))
 }
 
 /// Keeps what the registry answered.
 ///
 /// # Errors
-/// [`IdentityError::Write`], [`IdentityError::Damaged`] where the answer is no certificate.
-pub fn store(dir: &Path, named: Named, key_pem: String, chain_pem: String) -> Result<Identity, IdentityError> {
+/// [`IdentityError::Write`], [`IdentityError::Damaged`] where the answer is no certificate,
+/// [`IdentityError::OtherKey`]; in the last two the files stay as they are.
+pub fn store(
+    dir: &Path,
+    named: Named,
+    key_pem: String,
+    chain_pem: String,
+) -> Result<Identity, IdentityError> {
     let path = dir.join("certificate.pem");
-    let expires = not_after(&chain_pem)
-        .map_err(|why| IdentityError::Damaged { path: path.clone(), why })?;
+    let leaf =
+        leaf(&chain_pem).map_err(|why| IdentityError::Damaged { path: path.clone(), why })?;
+    let key = KeyPair::from_pem(&key_pem).map_err(IdentityError::Key)?;
+    if key.public_key_raw() != leaf.public_key {
+        return Err(IdentityError::OtherKey);
+    }
     write(&path, &chain_pem)?;
     let host = dir.join("host.json");
     let text = serde_json::to_string(&named)
         .map_err(|e| IdentityError::Damaged { path: host.clone(), why: e.to_string() })?;
     write(&host, &text)?;
-    Ok(Identity { named, key_pem, chain_pem, expires })
+    let Leaf { begins, expires, .. } = leaf;
+    Ok(Identity { named, key_pem, chain_pem, begins, expires })
 }
 
 /// The host's key, made once, and a certificate request for it. The request names nobody: the registry
@@ -142,8 +167,7 @@ pub fn key_and_request(dir: &Path) -> Result<(String, Vec<u8>), IdentityError> {
     let key = match kept {
         Some(key) => key,
         None => {
-            let key =
-                KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Key)?;
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(IdentityError::Key)?;
             write(&path, &key.serialize_pem())?;
             key
         }
@@ -154,8 +178,23 @@ pub fn key_and_request(dir: &Path) -> Result<(String, Vec<u8>), IdentityError> {
     Ok((key.serialize_pem(), request.der().to_vec()))
 }
 
-fn not_after(chain_pem: &str) -> Result<Timestamp, String> {
-    let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(|e| format!("{e:?}"))?;
-    let (_, leaf) = x509_parser::parse_x509_certificate(&leaf).map_err(|e| e.to_string())?;
-    Timestamp::from_second(leaf.validity().not_after.timestamp()).map_err(|e| e.to_string())
+struct Leaf {
+    begins: Timestamp,
+    expires: Timestamp,
+    public_key: Vec<u8>,
 }
+
+fn leaf(chain_pem: &str) -> Result<Leaf, String> {
+    let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(|e| e.to_string())?;
+    let (_, leaf) = x509_parser::parse_x509_certificate(&leaf).map_err(|e| e.to_string())?;
+    let at = |seconds: i64| Timestamp::from_second(seconds).map_err(|e| e.to_string());
+    Ok(Leaf {
+        begins: at(leaf.validity().not_before.timestamp())?,
+        expires: at(leaf.validity().not_after.timestamp())?,
+        public_key: leaf.public_key().subject_public_key.data.to_vec(),
+    })
+}
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

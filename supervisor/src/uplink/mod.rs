@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!  ticket + key ──Enrol──► certificate ──Attach (mTLS)──► stream ──ends──► wait (jitter) ──► Attach …
+//!                              ▲                            │ half of the validity is over
+//!                              └──────Enrol (mTLS)──────────┘
 //! ```
 //!
 //! Every end is told to the node as [`Event::Lost`] with its reason and the time of the next try. The
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
-use bulkhead_api::id::IdError;
+use bulkhead_api::id::{HostId, IdError};
 use bulkhead_api::link::rpc::{LogReply, LogRequest};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
@@ -28,9 +30,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 use tracing::{info, warn};
 
-use self::attach::Outgoing;
+use self::attach::{Outgoing, Renewed, Session};
 use self::backoff::Backoff;
-use self::identity::{Identity, IdentityError, Named};
+use self::identity::{Identity, IdentityError};
 use crate::paths::Paths;
 
 /// Deadline of connecting and of every call.
@@ -39,12 +41,14 @@ const CALL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// A stream that lived so long starts the delays anew.
 const STABLE: Duration = Duration::from_secs(60);
+/// From one renewal of the certificate, or try of it, to the next.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the node is told.
 #[derive(Debug)]
 pub enum Event {
-    /// There is an identity, new or kept.
-    Enrolled(Named),
+    /// There is an identity: new, kept or renewed.
+    Enrolled(Box<Identity>),
     /// The stream is open.
     Connected,
     /// There is no stream.
@@ -53,6 +57,19 @@ pub enum Event {
         label: &'static str,
         /// Why, for people.
         message: String,
+        /// Who has to act next.
+        owner: &'static str,
+        /// When it is tried again.
+        next: Timestamp,
+    },
+    /// The certificate in use is still valid and got no successor.
+    NotRenewed {
+        /// Why, for conditions.
+        label: &'static str,
+        /// Why, for people.
+        message: String,
+        /// Who has to act next.
+        owner: &'static str,
         /// When it is tried again.
         next: Timestamp,
     },
@@ -85,7 +102,9 @@ pub enum UplinkError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// Used before, and no certificate is left.
-    #[error("the boot ticket was used and no certificate is left: reboot this host for a new ticket")]
+    #[error(
+        "the boot ticket was used and no certificate is left: reboot this host for a new ticket"
+    )]
     TicketSpent,
     /// Too old to be used.
     #[error("the certificate expired at {expired}: reboot this host for a new ticket")]
@@ -136,6 +155,14 @@ pub enum UplinkError {
     /// The registry gave a name that is none.
     #[error("read the host id given at enrolment")]
     HostId(#[source] IdError),
+    /// The registry takes this host for another one.
+    #[error("the registry named this host {theirs}, it is {ours}")]
+    OtherHost {
+        /// As enrolled.
+        ours: HostId,
+        /// As answered.
+        theirs: HostId,
+    },
     /// A document does not become JSON.
     #[error("write a message")]
     Encode(#[source] serde_json::Error),
@@ -154,7 +181,7 @@ impl UplinkError {
         match self {
             Self::BootFacts { .. } => "NoBootFacts",
             Self::FleetCa { .. } => "NoFleetCa",
-            Self::Identity(_) | Self::HostId(_) => "IdentityUnusable",
+            Self::Identity(_) | Self::HostId(_) | Self::OtherHost { .. } => "IdentityUnusable",
             Self::TicketSpent => "TicketSpent",
             Self::CertificateExpired { .. } => "CertificateExpired",
             Self::WipeTicket { .. } => "TicketNotWiped",
@@ -168,12 +195,27 @@ impl UplinkError {
         }
     }
 
+    /// Who has to act next.
+    #[must_use]
+    pub fn owner(&self) -> &'static str {
+        match self {
+            Self::BootFacts { .. }
+            | Self::FleetCa { .. }
+            | Self::TicketSpent
+            | Self::CertificateExpired { .. } => "operator",
+            Self::Identity(_) | Self::WipeTicket { .. } | Self::Encode(_) | Self::Stopping => {
+                "supervisor"
+            }
+            Self::Connect { .. } | Self::Broken { .. } | Self::Deadline { .. } | Self::Closed => {
+                "site"
+            }
+            Self::Refused { .. } | Self::HostId(_) | Self::OtherHost { .. } => "registry",
+        }
+    }
+
     /// Trying soon again would only ask the same question.
     fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused { .. } | Self::TicketSpent | Self::CertificateExpired { .. }
-        )
+        matches!(self, Self::Refused { .. } | Self::TicketSpent | Self::CertificateExpired { .. })
     }
 }
 
@@ -227,34 +269,51 @@ pub async fn run(
 ) {
     let mut outgoing = Outgoing { status, logs };
     let mut failures = 0_u32;
-    let random = SystemRandom::new();
+    // A certificate that is due again as soon as it was given is not asked for again at once.
+    let mut renewable = Instant::now();
     loop {
         let began = Instant::now();
         let error = match enrol::identity(&paths, Timestamp::now()).await {
             Err(error) => error,
             Ok(identity) => {
-                if events.send(Event::Enrolled(identity.named.clone())).await.is_err() {
+                let enrolled = Event::Enrolled(Box::new(identity.clone()));
+                if events.send(enrolled).await.is_err() {
                     return;
                 }
-                attach::run(&paths, &identity, &mut outgoing, &events).await
+                let session = Session { paths: &paths, identity: &identity, events: &events };
+                match session.run(&mut outgoing, renewable).await {
+                    Ok(Renewed) => {
+                        renewable = Instant::now() + RENEWAL_PAUSE;
+                        continue;
+                    }
+                    Err(error) => error,
+                }
             }
         };
         if began.elapsed() >= STABLE {
             failures = 0;
         }
         failures = failures.saturating_add(1);
-        let mut bytes = [0_u8; 4];
-        if random.fill(&mut bytes).is_err() {
-            warn!("no random numbers, waiting without jitter");
-        }
         let tries = if error.is_refusal() { u32::MAX } else { failures };
-        let delay = backoff.delay(tries, u32::from_ne_bytes(bytes));
-        let (label, message) = (error.label(), Chain(&error).to_string());
-        info!(label, message, failures, delay_ms = delay.as_millis(), "no stream to the site");
+        let delay = backoff.delay(tries, random());
+        let (label, owner, delay_ms) = (error.label(), error.owner(), delay.as_millis());
+        info!(label, error = %Chain(&error), failures, delay_ms, "no stream to the site");
+        let message = Chain(&error).to_string();
         let next = Timestamp::now().saturating_add(delay).unwrap_or(Timestamp::MAX);
-        if events.send(Event::Lost { label, message, next }).await.is_err() {
+        if events.send(Event::Lost { label, message, owner, next }).await.is_err() {
             return;
         }
         tokio::time::sleep(delay).await;
     }
 }
+
+fn random() -> u32 {
+    let mut bytes = [0_u8; 4];
+    if SystemRandom::new().fill(&mut bytes).is_err() {
+        warn!("no random numbers, waiting without jitter");
+    }
+    u32::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests;

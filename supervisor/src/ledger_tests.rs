@@ -1,0 +1,136 @@
+use std::fs;
+
+use bulkhead_api::id::LeaseId;
+use bulkhead_api::lease::{Holding, InstanceKind, LeaseSpec, RestartPolicy, Workload};
+use bulkhead_api::units::Bytes;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+fn entry(name: &str, cpus: &[u32]) -> Entry {
+    Entry {
+        id: LeaseId { tenant: "acme".parse().unwrap(), name: name.parse().unwrap() },
+        spec: LeaseSpec {
+            site: None,
+            instance: InstanceKind::Container,
+            cpus: 1,
+            memory: Bytes::new(64 << 20),
+            gpus: Vec::new(),
+            networks: Vec::new(),
+            volumes: Vec::new(),
+            workload: Workload {
+                image: "oci://bulkhead.site/demo:1".to_owned(),
+                args: Vec::new(),
+                restart: RestartPolicy::Always,
+            },
+            revocable: None,
+        },
+        holding: Holding {
+            cpus: cpus.iter().copied().collect(),
+            memory_nodes: [0].into(),
+            memory: Bytes::new(64 << 20),
+        },
+    }
+}
+
+fn full() -> Ledger {
+    Ledger { entries: vec![entry("a", &[1, 2]), entry("b", &[3])] }
+}
+
+fn kept() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.json");
+    store(&path, &full()).unwrap();
+    (dir, path)
+}
+
+#[test]
+fn a_stored_ledger_reads_back_and_an_absent_one_is_empty() {
+    let (dir, path) = kept();
+    assert_eq!(load(&path).unwrap(), full());
+    assert_eq!(load(&dir.path().join("none.json")).unwrap(), Ledger::default());
+}
+
+#[test]
+fn only_root_reads_the_ledger() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_dir, path) = kept();
+    assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn an_entry_is_kept_once_and_replaced_by_a_newer_one() {
+    let mut ledger = full();
+    ledger.record(entry("a", &[7]));
+    assert_eq!(ledger.entries.len(), 2);
+    let id = entry("a", &[]).id;
+    assert_eq!(ledger.held()[&id].cpus, [7].into());
+    ledger.forget(&id);
+    ledger.forget(&id);
+    assert_eq!(ledger.entry(&id), None);
+}
+
+#[test]
+fn a_torn_write_leaves_the_old_ledger_and_does_not_stop_the_next_write() {
+    let (dir, path) = kept();
+    fs::write(dir.path().join("ledger.json.new"), b"{\"format\":\"bulk").unwrap();
+    assert_eq!(load(&path).unwrap(), full());
+    store(&path, &Ledger::default()).unwrap();
+    assert_eq!(load(&path).unwrap(), Ledger::default());
+}
+
+#[test]
+fn a_ledger_of_a_later_version_is_named_as_such_whatever_its_body() {
+    let (_dir, path) = kept();
+    fs::write(&path, br#"{"format":"bulkhead-ledger","version":2,"chains":[]}"#).unwrap();
+    let error = load(&path).unwrap_err();
+    assert_eq!(error.label(), "LedgerTooNew");
+    assert!(error.to_string().contains("has version 2, this supervisor reads up to 1"), "{error}");
+}
+
+#[test]
+fn another_kind_of_record_is_not_a_ledger() {
+    let (_dir, path) = kept();
+    let text = fs::read_to_string(&path).unwrap().replace("bulkhead-ledger", "bulkhead-spec");
+    fs::write(&path, text).unwrap();
+    assert_eq!(load(&path).unwrap_err().label(), "LedgerDamaged");
+}
+
+#[test]
+fn a_directory_in_its_place_is_unreadable_and_unwritable() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(load(dir.path()).unwrap_err().label(), "LedgerUnreadable");
+    let below_a_file = dir.path().join("file/ledger.json");
+    fs::write(dir.path().join("file"), b"").unwrap();
+    assert_eq!(store(&below_a_file, &full()).unwrap_err().label(), "LedgerUnwritable");
+}
+
+proptest! {
+    #[test]
+    fn a_ledger_cut_off_anywhere_is_damaged_and_never_empty(share in 0.0_f64..1.0) {
+        let (_dir, path) = kept();
+        let bytes = fs::read(&path).unwrap();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss,
+            reason = "a share of a small file")]
+        let cut = (share * bytes.len() as f64) as usize;
+        fs::write(&path, &bytes[..cut]).unwrap();
+        prop_assert_eq!(load(&path).unwrap_err().label(), "LedgerDamaged");
+    }
+
+    #[test]
+    fn a_changed_digit_is_seen(at in any::<prop::sample::Index>()) {
+        let (_dir, path) = kept();
+        let mut bytes = fs::read(&path).unwrap();
+        let digits: Vec<usize> = (0..bytes.len()).filter(|&i| bytes[i].is_ascii_digit()).collect();
+        let at = digits[at.index(digits.len())];
+        bytes[at] = if bytes[at] == b'9' { b'8' } else { bytes[at] + 1 };
+        fs::write(&path, &bytes).unwrap();
+        prop_assert!(load(&path).is_err());
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode::<Ledger>(&bytes, Path::new("ledger"));
+    }
+}

@@ -1,0 +1,321 @@
+//! The loop: waits for the site, for units, for time; has leases converge; says how it stands.
+//!
+//! ```text
+//!  uplink event ─┐                       ┌─► accepted spec kept (fsync) ─► pass due
+//!  unit changed ─┤                       │
+//!  retry, 10 s  ─┼─► one loop, no waits ─┼─► job: open the domain, run a pass, read the hardware
+//!  job done     ─┤                       │
+//!  log request  ─┘                       └─► report on change, at least every 10 s; watchdog
+//! ```
+//!
+//! What may take long runs as a job beside the loop, one of a kind at a time. A pass that is older than
+//! [`PASS_DEADLINE`] is no progress: the watchdog is told nothing more and systemd starts the supervisor
+//! again, which finds the tenants as they are.
+
+pub mod acceptance;
+mod job;
+pub mod logs;
+pub mod milestones;
+pub mod report;
+mod spec;
+pub mod state;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead_api::chain::Chain;
+use bulkhead_api::link::rpc::LogReply;
+use bulkhead_api::status::HostStatus;
+use bulkhead_api::time::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use self::job::Done;
+use self::logs::{Asker, LogAsk};
+use self::milestones::{Milestones, millis};
+use self::report::{Moment, report, same};
+use self::state::{Domain, Link, State, Trouble};
+use crate::events::{self, Events, News};
+use crate::host::load;
+use crate::host::service::Service;
+use crate::paths::Paths;
+use crate::tenant::{SiteAccess, Tenants};
+use crate::uplink;
+
+/// From one look to the next where nothing asks for one, and from one report to the next.
+const LOOK: Duration = Duration::from_secs(10);
+/// From one reading of the hardware to the next.
+const HARDWARE: Duration = Duration::from_secs(60);
+/// From the end of one pass to the next at the earliest: changes that come together are looked at once.
+const SETTLE: Duration = Duration::from_millis(200);
+/// A pass that takes longer is stuck.
+pub const PASS_DEADLINE: Duration = Duration::from_secs(300);
+/// Log requests that wait for the end of a pass.
+const ASKS: usize = 64;
+
+/// Why the loop ended.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A job panicked: its state is not to be trusted, systemd starts the supervisor again.
+    #[error("a job of the node loop broke")]
+    Job(#[from] tokio::task::JoinError),
+}
+
+/// The loop's ends towards the rest of the supervisor.
+#[derive(Debug)]
+pub struct Ends {
+    /// From the uplink.
+    pub uplink: mpsc::Receiver<uplink::Event>,
+    /// From the local socket.
+    pub asks: mpsc::Receiver<LogAsk>,
+    /// To the uplink.
+    pub logs: mpsc::Sender<LogReply>,
+    /// To everybody.
+    pub status: watch::Sender<Arc<HostStatus>>,
+    /// To everybody.
+    pub events: Events,
+}
+
+/// Where the tenants' domain is.
+enum Seat {
+    Absent,
+    Idle(Box<Tenants>),
+    /// In a job since.
+    Busy(Instant),
+}
+
+/// The node.
+pub struct Node {
+    paths: Paths,
+    service: Service,
+    ends: Ends,
+    state: State,
+    milestones: Milestones,
+    access: Option<SiteAccess>,
+    seat: Seat,
+    jobs: JoinSet<Done>,
+    /// Resolves when a pass should look at something; absent once it did, until the next pass is over.
+    changed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    asks: VecDeque<LogAsk>,
+    /// The domain was opened and passed over, or cannot be opened: the first observation is complete.
+    observed: bool,
+    ready: bool,
+    pass_due: Instant,
+    last_pass: Option<Instant>,
+    /// The hardware was read at least once.
+    hardware_known: bool,
+    hardware_due: Option<Instant>,
+    said: Instant,
+    seq: u64,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// A node that knows what the files of this boot say and has not looked at the machine yet.
+    #[must_use]
+    pub fn new(paths: Paths, service: Service, ends: Ends) -> Self {
+        let now = Instant::now();
+        let mut node = Self {
+            state: spec::start(&paths),
+            milestones: Milestones::load(&paths),
+            access: None,
+            seat: Seat::Absent,
+            jobs: JoinSet::new(),
+            changed: None,
+            asks: VecDeque::new(),
+            observed: false,
+            ready: false,
+            pass_due: now,
+            last_pass: None,
+            hardware_known: false,
+            hardware_due: Some(now),
+            said: now,
+            // Reports are ordered by number within a boot. Counting from the age of the boot in milliseconds
+            // keeps the order over restarts of the supervisor, without a file.
+            seq: millis(load::since_kernel_start()),
+            paths,
+            service,
+            ends,
+        };
+        node.remember();
+        node
+    }
+
+    /// Runs until the supervisor ends.
+    ///
+    /// # Errors
+    /// [`NodeError::Job`].
+    pub async fn run(mut self) -> Result<(), NodeError> {
+        loop {
+            self.start_jobs();
+            self.answer_logs();
+            self.say();
+            if self.progresses() {
+                self.service.alive();
+            }
+            let wake = self.wake();
+            tokio::select! {
+                event = self.ends.uplink.recv() => match event {
+                    Some(event) => self.heard(event),
+                    None => return Ok(()),
+                },
+                Some(done) = self.jobs.join_next() => self.done(done?),
+                Some(ask) = self.ends.asks.recv() => self.queue(ask),
+                () = resolved(&mut self.changed) => {
+                    self.changed = None;
+                    self.pass_due = Instant::now();
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    /// When the loop turns at the latest.
+    fn wake(&self) -> Instant {
+        let alive = self.service.alive_interval().unwrap_or(LOOK);
+        let mut wake = Instant::now() + LOOK.min(alive);
+        if self.observed {
+            wake = wake.min(self.said + LOOK);
+        }
+        if self.hardware_known && matches!(self.seat, Seat::Idle(_) | Seat::Absent) {
+            wake = wake.min(self.pass_at());
+        }
+        self.hardware_due.map_or(wake, |due| wake.min(due))
+    }
+
+    fn pass_at(&self) -> Instant {
+        let settled = self.last_pass.map_or(self.pass_due, |last| last + SETTLE);
+        self.pass_due.max(settled)
+    }
+
+    fn progresses(&self) -> bool {
+        !matches!(self.seat, Seat::Busy(since) if since.elapsed() > PASS_DEADLINE)
+    }
+
+    fn heard(&mut self, event: uplink::Event) {
+        match event {
+            uplink::Event::Enrolled(identity) => self.enrolled(&identity),
+            uplink::Event::Connected => {
+                self.state.link = Link::Up;
+                if let (Some(host), Some(site)) = (&self.state.host, &self.state.site) {
+                    info!(%host, %site, "joined");
+                    let line = format!("joined as {host} at site {site}");
+                    self.milestones.joined(&self.paths, &line);
+                }
+            }
+            uplink::Event::Lost { label, message, owner, next } => {
+                let trouble = Trouble { reason: label, message, owner, next: Some(next) };
+                self.state.link = Link::Down(trouble);
+            }
+            uplink::Event::NotRenewed { label, message, owner, next } => {
+                let trouble = Trouble { reason: label, message, owner, next: Some(next) };
+                self.state.not_renewed = Some(trouble);
+            }
+            uplink::Event::Spec(json) => self.offered(&json),
+            uplink::Event::Logs(request) => match logs::asked(&request) {
+                Ok(ask) => self.queue(ask),
+                Err(reply) => self.reply(reply),
+            },
+        }
+    }
+
+    fn queue(&mut self, ask: LogAsk) {
+        if self.asks.len() < ASKS {
+            self.asks.push_back(ask);
+        } else if let Asker::Site(id) = ask.asker {
+            // A local asker sees its end of the channel close.
+            self.reply(logs::refusal(id, "too many log requests at once, ask again".to_owned()));
+        }
+    }
+
+    fn reply(&self, reply: LogReply) {
+        if self.ends.logs.try_send(reply).is_err() {
+            warn!("log reply dropped: the link takes no more");
+        }
+    }
+
+    fn answer_logs(&mut self) {
+        match &self.seat {
+            Seat::Busy(_) => {}
+            Seat::Idle(tenants) => {
+                for ask in self.asks.drain(..) {
+                    logs::answer(ask, tenants, &self.ends.logs);
+                }
+            }
+            Seat::Absent => {
+                for ask in std::mem::take(&mut self.asks) {
+                    if let Asker::Site(id) = ask.asker {
+                        self.reply(logs::refusal(id, "systemd is not reachable".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reports what changed at once, and that nothing did after a while.
+    fn say(&mut self) {
+        if !self.observed {
+            return;
+        }
+        if !self.ready {
+            self.ready = true;
+            self.milestones.ready(&self.paths);
+            self.state.userspace_start_ms = self.milestones.userspace_start_ms;
+            self.service.ready();
+            info!("ready");
+        }
+        let now = Timestamp::now();
+        let supervisor_rss = load::resident(&self.paths.root);
+        let moment = Moment { now, seq: self.seq.saturating_add(1), supervisor_rss };
+        let before = self.ends.status.borrow().clone();
+        let after = report(&self.state, moment, &before.conditions);
+        if same(&before, &after) && self.said.elapsed() < LOOK {
+            return;
+        }
+        for news in events::between(&before, &after) {
+            self.ends.events.push(now, news);
+        }
+        self.seq = moment.seq;
+        self.said = Instant::now();
+        self.ends.status.send_replace(Arc::new(after));
+    }
+
+    fn changes(&self, sentences: Vec<String>) {
+        for detail in sentences {
+            info!(change = detail, "host changed");
+            let news = News { what: "Change", object: "host".to_owned(), detail };
+            self.ends.events.push(Timestamp::now(), news);
+        }
+    }
+
+    fn closed(&mut self, error: &(dyn std::error::Error + 'static), reason: &'static str) {
+        let message = Chain(error).to_string();
+        let next = Timestamp::now().saturating_add(LOOK).ok();
+        warn!(reason, error = message, "tenants out of reach");
+        self.state.domain = Domain::Closed(Trouble { reason, message, owner: "supervisor", next });
+    }
+}
+
+/// Resolves with the future; never where there is none.
+async fn resolved(future: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The status before the first look. It names no host, so that it is not sent anywhere.
+#[must_use]
+pub fn starting(paths: &Paths) -> HostStatus {
+    let moment = Moment { now: Timestamp::now(), seq: 0, supervisor_rss: 0 };
+    report(&spec::start(paths), moment, &[])
+}

@@ -1,0 +1,151 @@
+//! The requests.
+
+use std::collections::VecDeque;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use bulkhead_api::chain::Chain;
+use bulkhead_api::id::LeaseId;
+use bulkhead_api::lease::ReportedLease;
+use bulkhead_api::status::HostStatus;
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::{oneshot, watch};
+
+use super::View;
+use super::reply::{Refused, bad_field, not_found, refused, unavailable};
+use crate::events::{Event, Events};
+use crate::node::logs::{Asker, LogAsk, MOST_LINES};
+use crate::tenant::LogError;
+
+/// Lines of a log where none are asked for.
+const LINES: u32 = 100;
+
+pub(super) fn routes(view: View) -> Router {
+    let absent = |uri: Uri| async move {
+        not_found(format!(
+            "{}: expected /v1/host, /v1/leases, /v1/leases/TENANT/NAME, /v1/leases/TENANT/NAME/log or \
+             /v1/events",
+            uri.path()
+        ))
+    };
+    let only_get = || async {
+        let message = "the supervisor only answers GET: leases are changed at the registry";
+        refused(StatusCode::METHOD_NOT_ALLOWED, "BadMethod", message.to_owned())
+    };
+    Router::new()
+        .route("/v1/host", get(host))
+        .route("/v1/leases", get(leases))
+        .route("/v1/leases/{tenant}/{name}", get(lease))
+        .route("/v1/leases/{tenant}/{name}/log", get(log))
+        .route("/v1/events", get(events))
+        .fallback(absent)
+        .method_not_allowed_fallback(only_get)
+        .with_state(view)
+}
+
+async fn host(State(view): State<View>) -> Json<HostStatus> {
+    let status = view.status.borrow().clone();
+    Json(HostStatus::clone(&status))
+}
+
+async fn leases(State(view): State<View>) -> Json<Vec<ReportedLease>> {
+    Json(view.status.borrow().leases.clone())
+}
+
+async fn lease(
+    State(view): State<View>,
+    Path(names): Path<(String, String)>,
+) -> Result<Json<ReportedLease>, Refused> {
+    let id = lease_id(&names)?;
+    let found = view.status.borrow().leases.iter().find(|lease| lease.id == id).cloned();
+    found.map(Json).ok_or_else(|| {
+        not_found(format!("lease {id} is neither wanted nor found on this host: see /v1/leases"))
+    })
+}
+
+#[derive(Deserialize)]
+struct LogQuery {
+    lines: Option<u32>,
+}
+
+async fn log(
+    State(view): State<View>,
+    Path(names): Path<(String, String)>,
+    query: Result<Query<LogQuery>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let id = lease_id(&names)?;
+    let Query(LogQuery { lines }) = query.map_err(|e| bad_field("lines", e.body_text()))?;
+    let lines = lines.unwrap_or(LINES);
+    if !(1..=MOST_LINES).contains(&lines) {
+        return Err(bad_field("lines", format!("{lines}: expected 1 to {MOST_LINES}")));
+    }
+    let (reply, answer) = oneshot::channel();
+    let ask = LogAsk { id, lines, asker: Asker::Local(reply) };
+    view.asks.send(ask).await.map_err(|_| unavailable("the supervisor is stopping"))?;
+    match answer.await {
+        Ok(Ok(text)) => Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()),
+        Ok(Err(error @ LogError::Absent(_))) => Err(not_found(error.to_string())),
+        Ok(Err(error)) => Err(unavailable(&Chain(&error).to_string())),
+        Err(_) => Err(unavailable("the supervisor does not reach the leases now, ask again")),
+    }
+}
+
+#[derive(Deserialize)]
+struct EventsQuery {
+    #[serde(default)]
+    watch: bool,
+}
+
+async fn events(
+    State(view): State<View>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(EventsQuery { watch }) = query.map_err(|e| bad_field("watch", e.body_text()))?;
+    if !watch {
+        return Ok(Json(view.events.after(0)).into_response());
+    }
+    let newest = view.events.watch();
+    let watching = Watching { events: view.events, newest, last: 0, ready: VecDeque::new() };
+    let lines = stream::unfold(watching, |mut watching| async move {
+        let line = watching.line().await?;
+        Some((Ok::<_, serde_json::Error>(line), watching))
+    });
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+/// One asker who watches.
+struct Watching {
+    events: Events,
+    newest: watch::Receiver<u64>,
+    last: u64,
+    ready: VecDeque<Event>,
+}
+
+impl Watching {
+    /// The next event as a line; `None` at the end of the supervisor.
+    async fn line(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                self.last = event.seq;
+                let mut line = serde_json::to_vec(&event).ok()?;
+                line.push(b'\n');
+                return Some(line.into());
+            }
+            self.newest.wait_for(|newest| *newest > self.last).await.ok()?;
+            self.ready = self.events.after(self.last).into();
+        }
+    }
+}
+
+fn lease_id((tenant, name): &(String, String)) -> Result<LeaseId, Refused> {
+    let tenant = tenant.parse().map_err(|e| bad_field("tenant", format!("{e}")))?;
+    let name = name.parse().map_err(|e| bad_field("name", format!("{e}")))?;
+    Ok(LeaseId { tenant, name })
+}
