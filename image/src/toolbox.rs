@@ -124,7 +124,7 @@ fn bootstrap(
     backports: bool,
 ) -> Result<PathBuf, ToolboxError> {
     let new = layout.tools.join(format!("{name}.new"));
-    let list = layout.work().join(format!("{name}.sources"));
+    let list = layout.work().join(format!("{name}.list"));
     files::remove(&new)?;
     files::write(&list, machine::sources(backports)?)?;
     let mut kind = vec![format!("--variant={}", if backports { "extract" } else { "apt" })];

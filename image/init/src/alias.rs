@@ -16,7 +16,9 @@ pub fn matches(pattern: &str, text: &str) -> bool {
                 p += 1;
             }
             (None, None) => return true,
-            (Some(_), Some(&character)) if let Some(length) = one(pattern.get(p..).unwrap_or_default(), character) => {
+            (Some(_), Some(&character))
+                if let Some(length) = one(pattern.get(p..).unwrap_or_default(), character) =>
+            {
                 p += length;
                 t += 1;
             }

@@ -22,6 +22,7 @@ pub mod fetch;
 pub mod http;
 pub mod image;
 pub mod link;
+pub mod modules;
 pub mod random;
 pub mod root;
 pub mod sys;

@@ -1,0 +1,224 @@
+//! Fetches an image into sealed memory; its blocks are hashed on a second thread while they arrive.
+//!
+//! Nothing that came over the network is used before all of it was found to be what the initrd's root hash stands for.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bulkhead_api::boot::VerityImage;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::console::Console;
+use crate::fetch::{self, Body, Bound, FetchError};
+use crate::http::Base;
+use crate::tree::{self, BLOCK, Corrupt, Digest, Hasher};
+
+/// Bytes handed to the hashing thread at a time: whole blocks.
+const PIECE: usize = 64 * BLOCK;
+/// Pieces on their way to it.
+const AHEAD: usize = 8;
+/// How often progress is shown.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// An image could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The initrd describes it wrongly: the image build is at fault.
+    #[error("initrd: image {image} has {wrong}")]
+    Description {
+        /// The image.
+        image: String,
+        /// What is wrong.
+        wrong: &'static str,
+    },
+    /// The transfer.
+    #[error("image {0}")]
+    Fetch(String, #[source] FetchError),
+    /// It is not the image.
+    #[error("image {0} refused")]
+    Corrupt(String, #[source] Corrupt),
+    /// Memory.
+    #[error("keep image {0} in memory")]
+    Memory(String, #[source] Errno),
+    /// Memory ran out.
+    #[error("store image {0} in memory")]
+    Store(String, #[source] std::io::Error),
+}
+
+/// What the initrd knows of an image, as bytes.
+#[derive(Debug)]
+struct Wanted {
+    root: Digest,
+    hasher: Hasher,
+    data_bytes: u64,
+}
+
+impl Wanted {
+    fn of(image: &VerityImage) -> Result<Self, ImageError> {
+        let bad = |wrong| ImageError::Description { image: image.name.clone(), wrong };
+        let root = hex(&image.root_hash).and_then(|bytes| bytes.try_into().ok());
+        let root = root.ok_or_else(|| bad("a malformed root hash"))?;
+        let salt = hex(&image.salt).ok_or_else(|| bad("a malformed salt"))?;
+        if image.data_blocks == 0 || tree::image_size(image.data_blocks) != Some(image.size) {
+            return Err(bad("a size that does not fit its number of blocks"));
+        }
+        let data_bytes = image.data_blocks * BLOCK as u64;
+        Ok(Self { root, hasher: Hasher::new(&salt), data_bytes })
+    }
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?));
+    bytes.collect::<Option<Vec<u8>>>().filter(|_| rest.is_empty())
+}
+
+/// Fetches `image` from `base`, checks it, and seals its memory: not even root can change it then.
+///
+/// # Errors
+/// [`ImageError`].
+pub fn fetch(base: &Base, image: &VerityImage, console: &Console) -> Result<OwnedFd, ImageError> {
+    let failed = |source| ImageError::Fetch(image.name.clone(), source);
+    let memory = |source| ImageError::Memory(image.name.clone(), source);
+    let wanted = Wanted::of(image)?;
+    let name = format!("{}.img", image.root_hash);
+    let mut body = fetch::open(base, &name, Bound::Exactly(image.size)).map_err(failed)?;
+    let flags = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_CLOEXEC;
+    let mut file = File::from(memfd_create(image.name.as_str(), flags).map_err(memory)?);
+    let start = Instant::now();
+    receive(&mut body, image, &wanted, &mut file, console)?;
+    let seals = SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(memory)?;
+    let seconds = start.elapsed().as_secs_f64();
+    console.say(&format!(
+        "image {}: {} MB in {seconds:.1} s, every block verified",
+        image.name,
+        megabytes(image.size)
+    ));
+    Ok(file.into())
+}
+
+/// Moves the body to `file` and through the hasher, then checks the hashes.
+fn receive(
+    body: &mut Body,
+    image: &VerityImage,
+    wanted: &Wanted,
+    file: &mut File,
+    console: &Console,
+) -> Result<(), ImageError> {
+    let (full, pieces) = mpsc::sync_channel::<Vec<u8>>(AHEAD);
+    let (empty, spare) = mpsc::channel::<Vec<u8>>();
+    let (digests, tree) = std::thread::scope(|scope| {
+        let hashing = scope.spawn(move || hash(wanted, &pieces, &empty));
+        let moved = pump(body, image, file, console, |piece| {
+            // the hashing thread ends only when `full` is dropped
+            let _ = full.send(piece);
+            spare.try_recv().unwrap_or_default()
+        });
+        drop(full);
+        let hashed = hashing.join().unwrap_or_default();
+        moved.map(|()| hashed)
+    })?;
+    wanted
+        .hasher
+        .check(wanted.root, &digests, &tree)
+        .map_err(|corrupt| ImageError::Corrupt(image.name.clone(), corrupt))
+}
+
+/// Digests of the data blocks, and the bytes behind the data.
+fn hash(
+    wanted: &Wanted,
+    pieces: &mpsc::Receiver<Vec<u8>>,
+    empty: &mpsc::Sender<Vec<u8>>,
+) -> (Vec<Digest>, Vec<u8>) {
+    let (mut digests, mut tree) = (Vec::new(), Vec::new());
+    let mut data_left = wanted.data_bytes;
+    for piece in pieces {
+        let data = usize::try_from(data_left).unwrap_or(usize::MAX).min(piece.len());
+        let (blocks, behind) = piece.split_at(data);
+        wanted.hasher.digests(blocks, &mut digests);
+        tree.extend_from_slice(behind);
+        data_left -= data as u64;
+        // nobody waits for it at the end
+        let _ = empty.send(piece);
+    }
+    (digests, tree)
+}
+
+fn pump(
+    body: &mut Body,
+    image: &VerityImage,
+    file: &mut File,
+    console: &Console,
+    mut pass: impl FnMut(Vec<u8>) -> Vec<u8>,
+) -> Result<(), ImageError> {
+    let mut piece = Vec::new();
+    let (mut moved, mut shown) = (0_u64, Instant::now());
+    loop {
+        piece.resize(PIECE, 0);
+        let count = body.fill(&mut piece).map_err(|e| ImageError::Fetch(image.name.clone(), e))?;
+        if count == 0 {
+            return Ok(());
+        }
+        piece.truncate(count);
+        file.write_all(&piece).map_err(|e| ImageError::Store(image.name.clone(), e))?;
+        moved += count as u64;
+        if shown.elapsed() >= PROGRESS {
+            shown = Instant::now();
+            let (done, all) = (megabytes(moved), megabytes(image.size));
+            console.say(&format!("image {}: {done} of {all} MB", image.name));
+        }
+        piece = pass(piece);
+    }
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> VerityImage {
+        VerityImage {
+            name: "root".into(),
+            root_hash: "0aB1".repeat(16),
+            salt: "00".into(),
+            data_blocks: 2,
+            size: 3 * 4096,
+        }
+    }
+
+    #[test]
+    fn a_description_is_taken_only_if_its_numbers_agree() {
+        assert_eq!(Wanted::of(&image()).unwrap().root[..2], [0x0a, 0xb1]);
+        let bad = [
+            VerityImage { root_hash: "ab".into(), ..image() },
+            VerityImage { root_hash: "zz".repeat(32), ..image() },
+            VerityImage { salt: "0".into(), ..image() },
+            VerityImage { size: 4 * 4096, ..image() },
+            VerityImage { data_blocks: 0, size: 0, ..image() },
+            VerityImage { data_blocks: u64::MAX, ..image() },
+        ];
+        for image in bad {
+            assert!(matches!(Wanted::of(&image), Err(ImageError::Description { .. })), "{image:?}");
+        }
+    }
+
+    #[test]
+    fn hexadecimal_text_is_read_or_refused() {
+        assert_eq!(hex("00fFa1"), Some(vec![0, 255, 0xa1]));
+        assert_eq!(hex(""), Some(vec![]));
+        assert_eq!((hex("0"), hex("0g"), hex("+1")), (None, None, None));
+    }
+}
