@@ -4,8 +4,10 @@ CREATE TABLE sites (
     name         TEXT PRIMARY KEY,
     spec         TEXT NOT NULL,
     created_at   INTEGER NOT NULL,
-    -- SHA-256 of the public key that enrolled last: an older certificate of the site is void.
+    -- SHA-256 of the public key that is in use: a certificate of another key is void.
     enrolled_key BLOB,
+    -- SHA-256 of a public key that was certified since; takes over when the site first shows it.
+    next_key     BLOB,
     last_seen    INTEGER
 ) STRICT, WITHOUT ROWID;
 
@@ -29,8 +31,7 @@ CREATE TABLE hosts (
     site        TEXT NOT NULL REFERENCES sites (name),
     mac         TEXT NOT NULL UNIQUE,
     uuid        TEXT UNIQUE,
-    enrolled_at INTEGER NOT NULL,
-    last_seen   INTEGER
+    enrolled_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- Machines whose enrolment was refused.

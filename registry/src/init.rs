@@ -90,8 +90,8 @@ pub fn init(folder: &Path, names: &[String], now: Timestamp) -> Result<Made, Ini
         admin_token_hash: TokenHash::of(Purpose::Bearer, token.trim()).to_hex(),
     };
     let config_path = folder.join("registry.json");
-    let text = serde_json::to_vec_pretty(&config)
-        .map_err(|e| FileError::content(&config_path, e))?;
+    let text =
+        serde_json::to_vec_pretty(&config).map_err(|e| FileError::content(&config_path, e))?;
     write_missing(&config_path, &text, 0o600, &mut made)?;
     Ok(made)
 }
@@ -125,8 +125,7 @@ fn server_certificate(
     }
     let key =
         KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(InitError::ServerKey)?;
-    let csr =
-        CertificateParams::default().serialize_request(&key).map_err(InitError::ServerKey)?;
+    let csr = CertificateParams::default().serialize_request(&key).map_err(InitError::ServerKey)?;
     let names: Vec<String> =
         OWN_NAMES.iter().map(|&n| n.to_owned()).chain(names.iter().cloned()).collect();
     let cert = authority

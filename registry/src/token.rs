@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn only_32_octets_are_a_hash() {
-        for text in ["", "ab", &"g".repeat(64), &"+1".repeat(32), &"a".repeat(66), &"é".repeat(32)] {
+        for text in ["", "ab", &"g".repeat(64), &"+1".repeat(32), &"a".repeat(66), &"é".repeat(32)]
+        {
             assert!(TokenHash::from_hex(text).is_none(), "{text}");
         }
     }

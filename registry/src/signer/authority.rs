@@ -106,8 +106,8 @@ impl Authority {
         }
         let reserved_path = folder.join("reserved-names.json");
         if !reserved_path.exists() {
-            let text = serde_json::to_vec(reserved)
-                .map_err(|e| FileError::content(&reserved_path, e))?;
+            let text =
+                serde_json::to_vec(reserved).map_err(|e| FileError::content(&reserved_path, e))?;
             files::replace(&reserved_path, &text, 0o600)?;
         }
         Ok(())
@@ -123,8 +123,8 @@ impl Authority {
             .map_err(|e| FileError::content(&key_path, e))?;
         let ca_path = folder.join("ca.pem");
         let ca_pem = files::read_text(&ca_path)?;
-        let issuer = Issuer::from_ca_cert_pem(&ca_pem, key)
-            .map_err(|e| FileError::content(&ca_path, e))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&ca_pem, key).map_err(|e| FileError::content(&ca_path, e))?;
         let spec_path = folder.join("spec.pk8");
         let spec_key = Ed25519KeyPair::from_pkcs8(&files::read(&spec_path)?)
             .map_err(|e| FileError::content(&spec_path, e))?;

@@ -2,8 +2,12 @@
 
 use rcgen::SubjectPublicKeyInfo;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256};
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256,
+};
 use x509_parser::prelude::FromDer as _;
+
+use crate::identity::KeyDigest;
 
 /// The longest request that is read; one of a P-256 key has some 250 bytes.
 const MAX_DER: usize = 8192;
@@ -36,6 +40,18 @@ pub enum CsrError {
 /// # Errors
 /// The first thing wrong with it.
 pub fn key_of(der: &[u8]) -> Result<SubjectPublicKeyInfo, CsrError> {
+    checked(der, |spki| SubjectPublicKeyInfo::from_der(spki).map_err(|_| CsrError::Key))
+}
+
+/// Which key a request is about, as [`key_of`] checks it.
+///
+/// # Errors
+/// The first thing wrong with it.
+pub fn digest_of(der: &[u8]) -> Result<KeyDigest, CsrError> {
+    checked(der, |spki| Ok(KeyDigest::of(spki)))
+}
+
+fn checked<T>(der: &[u8], take: impl FnOnce(&[u8]) -> Result<T, CsrError>) -> Result<T, CsrError> {
     if der.len() > MAX_DER {
         return Err(CsrError::TooLong(der.len()));
     }
@@ -45,7 +61,8 @@ pub fn key_of(der: &[u8]) -> Result<SubjectPublicKeyInfo, CsrError> {
     }
     let key = &csr.certification_request_info.subject_pki;
     let curve = key.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
-    let uncompressed = matches!(key.subject_public_key.data.as_ref(), [4, point @ ..] if point.len() == 64);
+    let uncompressed =
+        matches!(key.subject_public_key.data.as_ref(), [4, point @ ..] if point.len() == 64);
     if key.algorithm.algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY
         || curve != Some(OID_EC_P256)
         || !uncompressed
@@ -56,7 +73,7 @@ pub fn key_of(der: &[u8]) -> Result<SubjectPublicKeyInfo, CsrError> {
         return Err(CsrError::Algorithm);
     }
     csr.verify_signature().map_err(|_| CsrError::Signature)?;
-    SubjectPublicKeyInfo::from_der(key.raw).map_err(|_| CsrError::Key)
+    take(key.raw)
 }
 
 #[cfg(test)]

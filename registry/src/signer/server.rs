@@ -95,9 +95,9 @@ async fn serve_client(mut stream: UnixStream, authority: Arc<Authority>) {
                 warn!(error = %Chain(&error), "signer client dropped");
                 return;
             }
-            Err(error @ FrameError::Body(_)) => {
-                SignerReply::Refused { refusal: Refusal::Spec { message: Chain(&error).to_string() } }
-            }
+            Err(error @ FrameError::Body(_)) => SignerReply::Refused {
+                refusal: Refusal::Spec { message: Chain(&error).to_string() },
+            },
         };
         if let Err(error) = frame::write(&mut stream, &reply).await {
             warn!(error = %Chain(&error), "signer reply not delivered");

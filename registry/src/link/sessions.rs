@@ -1,0 +1,275 @@
+//! What each connected site has to be told, and who waits for an answer of it.
+//!
+//! An outbox holds *that* something changed, never the thing: the session reads the latest when it
+//! sends. So an outbox cannot grow beyond the site's hosts, and no older spec follows a newer one.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bulkhead_api::id::{HostId, LeaseId, SiteName};
+use bulkhead_api::link::rpc;
+use tokio::sync::{Notify, oneshot};
+
+/// Something to tell a site.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// Its own spec.
+    SiteSpec,
+    /// The signed spec of one of its hosts.
+    Spec(HostId),
+    /// A host shall send a log.
+    Logs(HostId, rpc::LogRequest),
+    /// Another stream of the site took over, or its key is void.
+    Close(&'static str),
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    close: Option<&'static str>,
+    site_spec: bool,
+    logs: VecDeque<(HostId, rpc::LogRequest)>,
+    specs: BTreeSet<HostId>,
+}
+
+/// Orders for one stream.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    orders: Mutex<Orders>,
+    added: Notify,
+}
+
+impl Outbox {
+    fn add(&self, put: impl FnOnce(&mut Orders)) {
+        put(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner));
+        self.added.notify_one();
+    }
+
+    /// The spec of a host changed, or the host may have missed it.
+    pub fn spec(&self, host: &HostId) {
+        self.add(|orders| {
+            orders.specs.insert(host.clone());
+        });
+    }
+
+    /// The site's spec changed, or the site may have missed it.
+    pub fn site_spec(&self) {
+        self.add(|orders| orders.site_spec = true);
+    }
+
+    fn pop(&self) -> Option<Order> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = orders.close {
+            return Some(Order::Close(why));
+        }
+        if std::mem::take(&mut orders.site_spec) {
+            return Some(Order::SiteSpec);
+        }
+        if let Some((host, request)) = orders.logs.pop_front() {
+            return Some(Order::Logs(host, request));
+        }
+        orders.specs.pop_first().map(Order::Spec)
+    }
+
+    /// Waits for the next order. Dropped while it waits, no order is lost.
+    pub async fn next(&self) -> Order {
+        loop {
+            if let Some(order) = self.pop() {
+                return order;
+            }
+            self.added.notified().await;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: BTreeMap<SiteName, (u64, Arc<Outbox>)>,
+    waiting: BTreeMap<u64, (SiteName, oneshot::Sender<rpc::LogReply>)>,
+}
+
+/// Every open stream; one a site.
+#[derive(Debug, Default)]
+pub struct Sessions(Mutex<Table>);
+
+impl Sessions {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a stream; an older one of the site is closed.
+    pub fn open(&self, site: &SiteName) -> (u64, Arc<Outbox>) {
+        let outbox = Arc::new(Outbox::default());
+        let mut table = self.table();
+        table.next += 1;
+        let number = table.next;
+        let before = table.open.insert(site.clone(), (number, Arc::clone(&outbox)));
+        drop(table);
+        if let Some((_, before)) = before {
+            before.add(|orders| orders.close = Some("another stream of this site took over"));
+        }
+        (number, outbox)
+    }
+
+    /// Takes a stream off. `true` if no other one took over before.
+    pub fn ended(&self, site: &SiteName, number: u64) -> bool {
+        let mut table = self.table();
+        let last = table.open.get(site).is_some_and(|(open, _)| *open == number);
+        if last {
+            table.open.remove(site);
+            // Whoever waits for a log learns of it by the dropped sender.
+            table.waiting.retain(|_, (of, _)| of != site);
+        }
+        last
+    }
+
+    fn with(&self, site: &SiteName, tell: impl FnOnce(&Outbox)) -> bool {
+        let outbox = self.table().open.get(site).map(|(_, outbox)| Arc::clone(outbox));
+        outbox.inspect(|outbox| tell(outbox)).is_some()
+    }
+
+    /// A host's spec changed; nothing to do where the site is away: it gets all when it comes.
+    pub fn spec_changed(&self, site: &SiteName, host: &HostId) {
+        self.with(site, |outbox| outbox.spec(host));
+    }
+
+    /// A site's spec changed.
+    pub fn site_spec_changed(&self, site: &SiteName) {
+        self.with(site, Outbox::site_spec);
+    }
+
+    /// The site's certificate is void: its stream ends.
+    pub fn close(&self, site: &SiteName, why: &'static str) {
+        self.with(site, |outbox| outbox.add(|orders| orders.close = Some(why)));
+    }
+
+    /// Asks a host for a log; `None` where its site is away. The answer may never come.
+    #[must_use]
+    pub fn ask_log(
+        &self,
+        site: &SiteName,
+        host: &HostId,
+        lease: &LeaseId,
+        lines: u32,
+    ) -> Option<Question<'_>> {
+        let (sender, reply) = oneshot::channel();
+        let mut table = self.table();
+        table.next += 1;
+        let id = table.next;
+        table.waiting.insert(id, (site.clone(), sender));
+        drop(table);
+        // Made first: it takes the entry back on every way out.
+        let question = Question { sessions: self, id, reply };
+        let request = rpc::LogRequest {
+            id,
+            tenant: lease.tenant.to_string(),
+            lease: lease.name.to_string(),
+            lines,
+        };
+        let host = host.clone();
+        self.with(site, |outbox| outbox.add(|orders| orders.logs.push_back((host, request))))
+            .then_some(question)
+    }
+
+    /// A site passed an answer on. One that nobody of that site was asked for is dropped.
+    pub fn answered(&self, site: &SiteName, reply: rpc::LogReply) {
+        let mut table = self.table();
+        if table.waiting.get(&reply.id).is_none_or(|(asked, _)| asked != site) {
+            return;
+        }
+        if let Some((_, sender)) = table.waiting.remove(&reply.id) {
+            // The asker may have gone.
+            drop(sender.send(reply));
+        }
+    }
+}
+
+/// A log that was asked for.
+#[derive(Debug)]
+pub struct Question<'a> {
+    sessions: &'a Sessions,
+    id: u64,
+    reply: oneshot::Receiver<rpc::LogReply>,
+}
+
+impl Question<'_> {
+    /// The answer; `None` where the site's stream ended first.
+    pub async fn answer(&mut self) -> Option<rpc::LogReply> {
+        (&mut self.reply).await.ok()
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.sessions.table().waiting.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    fn site() -> SiteName {
+        "sjc-01".parse().unwrap()
+    }
+
+    fn host(text: &str) -> HostId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_order_given_twice_is_carried_out_once() {
+        let outbox = Outbox::default();
+        outbox.spec(&host("a"));
+        outbox.spec(&host("b"));
+        outbox.spec(&host("a"));
+        outbox.site_spec();
+        outbox.site_spec();
+        let orders: Vec<_> = std::iter::from_fn(|| outbox.pop()).collect();
+        assert_eq!(orders, [Order::SiteSpec, Order::Spec(host("a")), Order::Spec(host("b"))]);
+    }
+
+    #[test]
+    fn a_second_stream_closes_the_first_and_its_end_does_not_end_the_second() {
+        let sessions = Sessions::default();
+        let (first, outbox) = sessions.open(&site());
+        let (second, _) = sessions.open(&site());
+        assert!(matches!(outbox.pop(), Some(Order::Close(_))));
+        assert!(!sessions.ended(&site(), first));
+        assert!(sessions.ended(&site(), second));
+        assert!(sessions.ask_log(&site(), &host("a"), &lease(), 1).is_none());
+    }
+
+    fn lease() -> LeaseId {
+        LeaseId { tenant: "acme".parse().unwrap(), name: "llm".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_log_is_answered_by_the_site_that_was_asked_and_by_no_other() {
+        let sessions = Sessions::default();
+        let (_, outbox) = sessions.open(&site());
+        let mut question = sessions.ask_log(&site(), &host("a"), &lease(), 7).unwrap();
+        let Some(Order::Logs(_, request)) = outbox.pop() else { panic!("no order") };
+        let reply = |text: &str| rpc::LogReply {
+            id: request.id,
+            text: text.as_bytes().to_vec().into(),
+            error: String::new(),
+        };
+        sessions.answered(&"fra-01".parse().unwrap(), reply("forged"));
+        sessions.answered(&site(), reply("true"));
+        let answer = Builder::new_current_thread().build().unwrap().block_on(question.answer());
+        assert_eq!(answer.unwrap().text, b"true");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_site_that_went() {
+        let sessions = Sessions::default();
+        let (number, _outbox) = sessions.open(&site());
+        let mut question = sessions.ask_log(&site(), &host("a"), &lease(), 7).unwrap();
+        sessions.ended(&site(), number);
+        let answer = Builder::new_current_thread().build().unwrap().block_on(question.answer());
+        assert_eq!(answer, None);
+    }
+}
