@@ -30,8 +30,8 @@ pub struct Wish {
     pub trust: Option<PathBuf>,
     /// Where initrd, UKI and manifest go; the rest is linked there.
     pub boot: PathBuf,
-    /// With the layer `test`.
-    pub test_layer: bool,
+    /// With the layer `test`, which holds this `bulkhead`.
+    pub test_layer: Option<PathBuf>,
     /// Stage 1 accepts any kernel command line.
     pub any_cmdline: bool,
     /// What to do about packages that differ from the lock file.
@@ -121,8 +121,8 @@ fn system(layout: &Layout, wish: &Wish) -> Result<System, BuildError> {
     let tree_key = root::tree(layout, &base_key, &kernel_key)?;
     let root = root::image(layout, &tree_key, &wish.own)?;
     let mut extensions = vec![layers::vm(layout, &archive, &tree_key)?];
-    if wish.test_layer {
-        extensions.push(layers::test(layout, &tree_key)?);
+    if let Some(bulkhead) = &wish.test_layer {
+        extensions.push(layers::test(layout, &tree_key, bulkhead)?);
     }
     oci::demo(layout, &archive)?;
     check_lock(layout, &archive, wish.lock)?;

@@ -2,8 +2,10 @@
 //! root's `/usr` by stage 1 when the site asks for them.
 //!
 //! * `vm`: QEMU and firmware, for leases that run a virtual machine.
-//! * `test`: a root shell on a virtio-serial port. Only in builds with `--test-layer`; a product's initrd does not list it,
+//! * `test`: a root shell on a virtio-serial port, and `bulkhead` to ask the supervisor with. Only in builds with `--test-layer`; a product's initrd does not list it,
 //!   so no site can ask for it.
+
+use std::path::Path;
 
 use bulkhead_api::boot::VerityImage;
 
@@ -21,7 +23,7 @@ const VM: &str = r#"umask 022; rm -rf work/vm-layer.d; mkdir work/vm-layer.d; cp
 sed 's/#.*//; /^[[:space:]]*$/d' /src/prune-vm.list | while read -r path; do rm -rf work/vm-layer.d/$path; done"#;
 
 const TEST: &str =
-    "umask 022; rm -rf work/test-layer.d; mkdir work/test-layer.d; cp -a --no-preserve=ownership,timestamps /src/test-layer/usr work/test-layer.d/; chmod -R go=u-w work/test-layer.d";
+    "umask 022; rm -rf work/test-layer.d; mkdir work/test-layer.d; cp -a --no-preserve=ownership,timestamps /src/test-layer/usr work/test-layer.d/; chmod -R go=u-w work/test-layer.d; install -Dm755 work/bulkhead work/test-layer.d/usr/bin/bulkhead; strip work/test-layer.d/usr/bin/bulkhead";
 
 // A layer says which system it extends, as systemd-sysext wants it.
 const RELEASE: &str = r#"name=$1; umask 022; folder=work/$name-layer.d/usr/lib/extension-release.d; mkdir -p "$folder"
@@ -56,26 +58,37 @@ pub fn vm(layout: &Layout, archive: &Archive<'_>, tree: &str) -> Result<VerityIm
         .text("packages", &unpacked)
         .text("tree", tree)
         .file(&layout.data("prune-vm.list"))?;
-    make(layout, "vm", inputs, VM)
+    make(layout, "vm", inputs, VM, || Ok(()))
 }
 
-/// `sysext/test.img`.
+/// `sysext/test.img`, with the command line `bulkhead`.
 ///
 /// # Errors
 /// A program's, a file's.
-pub fn test(layout: &Layout, tree: &str) -> Result<VerityImage, LayerError> {
-    let inputs =
-        Inputs::of_recipe(RECIPE).text("tree", tree).folder(&layout.data("test-layer"))?;
-    make(layout, "test", inputs, TEST)
+pub fn test(layout: &Layout, tree: &str, bulkhead: &Path) -> Result<VerityImage, LayerError> {
+    let inputs = Inputs::of_recipe(RECIPE)
+        .text("tree", tree)
+        .file(bulkhead)?
+        .folder(&layout.data("test-layer"))?;
+    // Where the toolbox sees it.
+    let bring = || files::copy(bulkhead, &layout.work().join("bulkhead"));
+    make(layout, "test", inputs, TEST, bring)
 }
 
-fn make(layout: &Layout, name: &str, inputs: Inputs, fill: &str) -> Result<VerityImage, LayerError> {
+fn make(
+    layout: &Layout,
+    name: &str,
+    inputs: Inputs,
+    fill: &str,
+    bring: impl FnOnce() -> Result<(), FileError>,
+) -> Result<VerityImage, LayerError> {
     let relative = format!("sysext/{name}.img");
     let image = layout.out.join(&relative);
     let inputs = inputs.text("verity", include_str!("verity.rs"));
     let (stamps, outputs) = (layout.stamps(), [image.clone(), verity::description(&image)]);
     let part = format!("{name} layer");
     Part { name: &part, stamps: &stamps, outputs: &outputs }.make(&inputs, || {
+        bring()?;
         toolbox::run::<&str>(layout, fill, &[])?;
         toolbox::run(layout, RELEASE, &[name])?;
         let tree = format!("work/{name}-layer.d");

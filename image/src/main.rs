@@ -92,7 +92,7 @@ impl Options {
             own,
             trust: self.trust.as_deref().map(below).transpose()?,
             boot: self.boot.as_deref().map_or_else(|| Ok(out.clone()), below)?,
-            test_layer: self.test_layer,
+            test_layer: self.test_layer.then(|| below(Path::new("target/debug/bulkhead"))).transpose()?,
             any_cmdline: self.any_cmdline,
             lock,
         };
