@@ -65,6 +65,10 @@ pub fn reword(message: &str) -> (String, String) {
             return (format!("found {}, expected {}", thing(found), form(expected)), help);
         }
     }
+    // serde's structs can be read from lists too, which no document means.
+    if message.starts_with("invalid length ") && message.contains(", expected struct ") {
+        return ("found a list, expected a mapping".to_owned(), String::new());
+    }
     let unknown = [("unknown field ", "unknown field "), ("unknown variant ", "found ")]
         .into_iter()
         .find_map(|(prefix, said)| message.strip_prefix(prefix).map(|rest| (said, rest)));

@@ -275,7 +275,7 @@ fn a_list_where_a_mapping_belongs_is_refused() {
     refused(
         &lease_with("metadata: { name: hello, tenant: demo }", "metadata: [hello]"),
         &expect![[r#"
-            lease.yaml:3:11: metadata: invalid length 1, expected struct LeaseMetadata with 3 elements
+            lease.yaml:3:11: metadata: found a list, expected a mapping
              3 | metadata: [hello]
                |           ^
               help: bulkhead explain lease.metadata"#]],

@@ -100,6 +100,14 @@ pub enum VerbError {
         /// How it is instead.
         last: String,
     },
+    /// What is not there cannot come to be anything.
+    #[error("{target} will not be {goal}: it is not there")]
+    NotThere {
+        /// The object.
+        target: Target,
+        /// What was waited for.
+        goal: &'static str,
+    },
     /// Objects of this kind are never in that state.
     #[error("a {kind} is never {goal}: {choices}")]
     NoSuchGoal {
@@ -139,7 +147,8 @@ impl VerbError {
             | Self::Show { .. }
             | Self::Some { .. }
             | Self::TimedOut { .. }
-            | Self::Hopeless { .. } => FAILED,
+            | Self::Hopeless { .. }
+            | Self::NotThere { .. } => FAILED,
         }
     }
 
@@ -165,6 +174,7 @@ impl VerbError {
             | Self::Output(_)
             | Self::Show { .. }
             | Self::Some { .. }
+            | Self::NotThere { .. }
             | Self::NoSuchGoal { .. } => None,
         }
     }

@@ -49,7 +49,10 @@ pub(super) fn await_goal(
     let goal_word = word(goal);
     loop {
         let last = match registry.find(target) {
-            Ok(found) => match judge(found.as_ref(), goal) {
+            Ok(None) if goal != Goal::Gone => {
+                return Err(VerbError::NotThere { target: target.clone(), goal: goal_word });
+            }
+            Ok(found) => match found.map_or(Verdict::Reached, |found| judge(&found, goal)) {
                 Verdict::Reached => {
                     return Ok(console.print(format_args!("{target} {goal_word}\n"))?);
                 }
@@ -90,15 +93,11 @@ enum Verdict {
     Never(String),
 }
 
-fn judge(found: Option<&Document>, goal: Goal) -> Verdict {
-    match (found, goal) {
-        (None, Goal::Gone) => Verdict::Reached,
-        (None, Goal::Running | Goal::Ready) => Verdict::Never("it is not there".to_owned()),
-        (Some(Document::Lease(lease)), goal) => judge_lease(lease, goal),
-        (Some(Document::Host(host)), goal) => judge_host(host, goal),
-        (Some(Document::Site(_) | Document::Tenant(_)), _) => {
-            Verdict::NotYet("it is still there".to_owned())
-        }
+fn judge(found: &Document, goal: Goal) -> Verdict {
+    match found {
+        Document::Lease(lease) => judge_lease(lease, goal),
+        Document::Host(host) => judge_host(host, goal),
+        Document::Site(_) | Document::Tenant(_) => Verdict::NotYet("it is still there".to_owned()),
     }
 }
 

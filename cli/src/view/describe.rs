@@ -154,7 +154,13 @@ fn lease_page(page: &mut Page, lease: &Lease, now: Timestamp) {
         page.field("Deletion", format!("asked for {} ago", age(now, at)));
     }
     page.field("Site", spec.site.as_ref().map_or("any", |site| site.as_str()));
-    page.field("CPUs", format!("{} whole cores", spec.cpus));
+    page.field(
+        "CPUs",
+        match spec.cpus {
+            1 => "1 whole core".to_owned(),
+            cores => format!("{cores} whole cores"),
+        },
+    );
     page.field("Memory", spec.memory);
     page.field("Image", &spec.workload.image);
     page.field("Arguments", spec.workload.args.join(" "));

@@ -246,6 +246,23 @@ fn leases_as_a_wide_table() {
 #[test]
 fn a_site_as_a_page_with_its_hosts() {
     expect![[r#"
+        Site:         lab-01
+        Admission:    auto: every machine whose identity collides with no other
+        Connected:    yes
+        Last seen:    3s ago
+
+        Conditions: none
+
+        Hosts:
+          NAME           SITE    PHASE    CORES  MEMORY       GPUS  GENERATION  LAST SEEN  REASON
+          lab-01-000001  lab-01  Ready    2/3    3.1Gi/3.4Gi  0     7 (at 6)    2s         -
+          lab-01-000002  lab-01  Refused  -      -            -     0           11m        system UUID is that of lab-01-000001
+    "#]].assert_eq(&page(&sites()[0], &hosts(), now()));
+}
+
+#[test]
+fn a_site_that_is_away_as_a_page_with_the_reason() {
+    expect![[r#"
         Site:         sjc-04
         Admission:    list: only the machines named here
         Machine:      52:54:00:00:00:01 8f7a2c1e-0000-4000-8000-000000000001
@@ -256,11 +273,9 @@ fn a_site_as_a_page_with_its_hosts() {
           TYPE       STATUS  REASON        FOR    NEXT TO ACT  RETRY  MESSAGE
           Connected  False   StreamClosed  2h30m  site         -      the site closed its stream
 
-        Hosts:
-          NAME           SITE    PHASE    CORES  MEMORY       GPUS  GENERATION  LAST SEEN  REASON
-          lab-01-000001  lab-01  Ready    2/3    3.1Gi/3.4Gi  0     7 (at 6)    2s         -
-          lab-01-000002  lab-01  Refused  -      -            -     0           11m        system UUID is that of lab-01-000001
-    "#]].assert_eq(&page(&sites()[1], &hosts(), now()));
+        Hosts: none
+    "#]]
+    .assert_eq(&page(&sites()[1], &[], now()));
 }
 
 #[test]
@@ -337,7 +352,7 @@ fn a_lease_as_a_page() {
     expect![[r#"
         Lease:        demo/hello
         Site:         lab-01
-        CPUs:         1 whole cores
+        CPUs:         1 whole core
         Memory:       256Mi
         Image:        oci://bulkhead.site/demo:latest
         Arguments:    sleep 1
@@ -362,7 +377,7 @@ fn a_lease_that_failed_as_a_page() {
     expect![[r#"
         Lease:        demo/oops
         Site:         lab-01
-        CPUs:         1 whole cores
+        CPUs:         1 whole core
         Memory:       256Mi
         Image:        oci://bulkhead.site/demo:latest
         Arguments:    sleep 1

@@ -1,0 +1,19 @@
+//! The command line as people run it, against a registry over real TLS and a supervisor's socket.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on is to panic"
+)]
+
+mod apply;
+mod delete;
+mod get;
+mod login;
+mod logs;
+mod manual;
+mod offline;
+mod program;
+mod registry;
+mod scene;
+mod supervisor;
+mod watch;

@@ -1,0 +1,73 @@
+//! `docs/cli.md` shows what the program prints: its `console` blocks are run.
+
+use std::fmt::Write as _;
+
+use expect_test::expect_file;
+
+use crate::scene::{LEASE, SITE, Scene, TENANT, run};
+use crate::supervisor;
+
+/// The registry's name on the page.
+const SERVER: &str = "https://registry.example:8443";
+
+#[test]
+fn the_manual_shows_what_is_printed() {
+    let page = include_str!("../../../docs/cli.md");
+    let scene = Scene::stranger();
+    scene.registry.fleet().put(crate::scene::host());
+    let log = "hello from demo/hello\ntick 1\ntick 2\n".to_owned();
+    scene.registry.fleet().logs.insert("/v1/tenants/demo/leases/hello".to_owned(), [log].into());
+    std::fs::create_dir(scene.dir.path().join("examples")).unwrap();
+    scene.file("examples/site.yaml", SITE);
+    scene.file("examples/tenant.yaml", TENANT);
+    scene.file("examples/lease.yaml", LEASE);
+    scene.file("big.yaml", &LEASE.replace("cpus: 1 ", "cpus: 64"));
+    scene.file("typo.yaml", &LEASE.replace("cpus: 1 ", "cpu: 1  "));
+    let socket = scene.dir.path().join("supervisor.sock");
+    let _supervisor = supervisor::start(&socket);
+    expect_file!["../../../docs/cli.md"].assert_eq(&rerun(page, &scene));
+}
+
+/// The page with what each command of its `console` blocks prints now.
+fn rerun(page: &str, scene: &Scene) -> String {
+    let (mut out, mut inside) = (String::new(), false);
+    for line in page.lines() {
+        match (inside, line) {
+            (false, "```console") => inside = true,
+            (true, "```") => inside = false,
+            (true, _) if !line.starts_with("$ ") => continue,
+            _ => {}
+        }
+        writeln!(out, "{line}").unwrap();
+        if inside && let Some(command) = line.strip_prefix("$ bulkhead ") {
+            out.push_str(&output(command, scene));
+        }
+    }
+    out
+}
+
+/// What a command prints, with the registry and the folder under the names of the page.
+fn output(command: &str, scene: &Scene) -> String {
+    let folder = scene.path("");
+    let arguments = command.split(' ').map(|word| match word {
+        SERVER => scene.registry.url.clone(),
+        // Files stand on the page as they are named from the folder.
+        _ if scene.dir.path().join(word).is_file() => scene.path(word),
+        _ => word.to_owned(),
+    });
+    let mut arguments: Vec<String> = arguments.collect();
+    if command.starts_with("host ") {
+        arguments.extend(["--socket".to_owned(), scene.path("supervisor.sock")]);
+    }
+    if command.starts_with("join-ticket") && command.contains(" -o ") {
+        let file = arguments.pop().unwrap();
+        arguments.push(scene.path(&file));
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let said = run(scene.dir.path().to_owned(), "", &arguments, |_| Ok(()));
+    let home = format!("{folder}bulkhead/");
+    said.all
+        .replace(&home, "~/.config/bulkhead/")
+        .replace(&folder, "")
+        .replace(&scene.registry.url, SERVER)
+}
