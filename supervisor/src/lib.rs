@@ -37,4 +37,6 @@ pub mod oci;
 pub mod paths;
 pub mod socket;
 pub mod tenant;
+#[cfg(test)]
+mod testing;
 pub mod uplink;

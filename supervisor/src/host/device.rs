@@ -97,15 +97,17 @@ pub(super) fn pci(tree: &mut Tree<'_>) -> Vec<PciFunction> {
     let mut functions = Vec::new();
     for bdf in tree.names("sys/bus/pci/devices") {
         let below = format!("sys/bus/pci/devices/{bdf}");
-        let mut id = |name: &str| tree.hex(&format!("{below}/{name}"));
-        let (Some(vendor), Some(device), Some(class)) = (id("vendor"), id("device"), id("class"))
-        else {
+        let (Some(vendor), Some(device), Some(class)) = (
+            tree.hex(&format!("{below}/vendor")),
+            tree.hex(&format!("{below}/device")),
+            tree.hex(&format!("{below}/class")),
+        ) else {
             continue;
         };
         let node = tree.quiet_text(&format!("{below}/numa_node"));
         functions.push(PciFunction {
-            vendor: u16::try_from(vendor).unwrap_or(u16::MAX),
-            device: u16::try_from(device).unwrap_or(u16::MAX),
+            vendor,
+            device,
             class,
             driver: tree.link(&format!("{below}/driver")),
             iommu_group: tree.link(&format!("{below}/iommu_group")).and_then(|g| g.parse().ok()),

@@ -70,7 +70,7 @@ fn cache(tree: &mut Tree<'_>, below: &str) -> Option<Cache> {
     Some(Cache {
         level: tree.parse(&format!("{below}/level"))?,
         kind: tree.text(&format!("{below}/type"))?,
-        size: kernel_size(&tree.text(&format!("{below}/size"))?)?,
+        size: size(tree, &format!("{below}/size"))?,
         cpus: list(tree, &format!("{below}/shared_cpu_list"))?,
     })
 }
@@ -85,8 +85,13 @@ fn list(tree: &mut Tree<'_>, below: &str) -> Option<BTreeSet<u32>> {
 }
 
 /// `512K` of `cache/indexN/size`.
-fn kernel_size(text: &str) -> Option<Bytes> {
-    format!("{text}i").parse().ok()
+fn size(tree: &mut Tree<'_>, below: &str) -> Option<Bytes> {
+    let text = tree.text(below)?;
+    let size = format!("{text}i").parse().ok();
+    if size.is_none() {
+        tree.problems.push(format!("read {below}: {text:?} is not a size"));
+    }
+    size
 }
 
 /// `MemTotal` of `/proc/meminfo` or of a node's `meminfo`, which puts `Node N` before it.

@@ -57,12 +57,14 @@ impl<'a> Tree<'a> {
         value
     }
 
-    /// `0x1af4` as a number.
-    pub(super) fn hex(&mut self, below: &str) -> Option<u32> {
+    /// `0x1af4` as a number of the wanted width.
+    pub(super) fn hex<T: TryFrom<u32>>(&mut self, below: &str) -> Option<T> {
         let text = self.text(below)?;
-        let value = u32::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+        let digits = text.strip_prefix("0x").unwrap_or(&text);
+        let value = u32::from_str_radix(digits, 16).ok().and_then(|value| value.try_into().ok());
         if value.is_none() {
-            self.problems.push(format!("read {below}: {text:?} is not a hexadecimal number"));
+            self.problems
+                .push(format!("read {below}: {text:?} is not a hexadecimal number of that width"));
         }
         value
     }

@@ -115,3 +115,7 @@ fn keys(path: &Path) -> Result<SpecKeys, Refusal> {
     let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
     from_json(&bytes).map_err(|e| bad(e.to_string()))
 }
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

@@ -1,1 +1,201 @@
+use bulkhead_api::document::ApiError;
+use bulkhead_api::id::LeaseId;
+use bulkhead_api::inventory::Inventory;
+use bulkhead_api::lease::{LeaseStatus, ReportedLease};
+use bulkhead_api::time::Timestamp;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 
+use super::*;
+use crate::events::{Event, News};
+use crate::node::logs::Asker;
+use crate::node::report::{Moment, report};
+use crate::node::state::State;
+use crate::tenant::LogError;
+use crate::testing::{LONG, host_id};
+
+fn id(name: &str) -> LeaseId {
+    LeaseId { tenant: "acme".parse().unwrap(), name: name.parse().unwrap() }
+}
+
+fn status() -> HostStatus {
+    let moment = Moment { now: Timestamp::now(), seq: 4, supervisor_rss: 1 };
+    let mut status = report(&State::new(2, Inventory::default()), moment, &[]);
+    status.host = host_id();
+    status.leases = vec![ReportedLease { id: id("a"), status: LeaseStatus::default() }];
+    status
+}
+
+/// A socket that is served, with the ends that a node has.
+struct Served {
+    dir: TempDir,
+    events: Events,
+    asks: mpsc::Receiver<LogAsk>,
+    _status: watch::Sender<Arc<HostStatus>>,
+    tasks: JoinSet<()>,
+}
+
+fn serve(user: u32) -> Served {
+    let dir = tempfile::tempdir().unwrap();
+    let events = Events::new(4);
+    let status = watch::Sender::new(Arc::new(status()));
+    let (ask, asks) = mpsc::channel(4);
+    let view = View { status: status.subscribe(), events: events.clone(), asks: ask, user };
+    let listener = bind(&dir.path().join("sock")).unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { run(listener, view).await.unwrap() });
+    Served { dir, events, asks, _status: status, tasks }
+}
+
+impl Served {
+    async fn request(&mut self, method: Method, target: &str) -> Response<Incoming> {
+        let stream = UnixStream::connect(self.dir.path().join("sock")).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        self.tasks.spawn(async move {
+            let _ = connection.await;
+        });
+        let request = Request::builder().method(method).uri(target).header("host", "host");
+        sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
+    }
+
+    async fn get(&mut self, target: &str) -> (StatusCode, Bytes) {
+        let reply = self.request(Method::GET, target).await;
+        (reply.status(), reply.into_body().collect().await.unwrap().to_bytes())
+    }
+
+    async fn json<T: DeserializeOwned>(&mut self, target: &str) -> T {
+        let (status, body) = self.get(target).await;
+        assert_eq!(status, StatusCode::OK, "{body:?}");
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    async fn refusal(&mut self, target: &str) -> (StatusCode, ApiError) {
+        let (status, body) = self.get(target).await;
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_host_and_its_leases_are_shown_as_reported_last() {
+    let mut served = serve(0);
+    let host: HostStatus = served.json("/v1/host").await;
+    assert_eq!((host.host, host.seq), (host_id(), 4));
+    let leases: Vec<ReportedLease> = served.json("/v1/leases").await;
+    assert_eq!(leases, host.leases);
+    let one: ReportedLease = served.json("/v1/leases/acme/a").await;
+    assert_eq!(one, leases[0]);
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_not_a_name_is_refused_with_a_sentence() {
+    let mut served = serve(0);
+    for (target, code, reason, field) in [
+        ("/v1/leases/acme/b", StatusCode::NOT_FOUND, "NotFound", None),
+        ("/v1/leases/Acme/a", StatusCode::BAD_REQUEST, "BadField", Some("tenant")),
+        ("/v1/leases/acme/a/log?lines=0", StatusCode::BAD_REQUEST, "BadField", Some("lines")),
+        ("/v1/leases/acme/a/log?lines=x", StatusCode::BAD_REQUEST, "BadField", Some("lines")),
+        ("/v1/events?watch=maybe", StatusCode::BAD_REQUEST, "BadField", Some("watch")),
+        ("/v2/host", StatusCode::NOT_FOUND, "NotFound", None),
+    ] {
+        let (status, error) = served.refusal(target).await;
+        assert_eq!((status, error.reason.as_str()), (code, reason), "{target}");
+        assert_eq!(error.field.as_deref(), field, "{target}");
+        assert!(error.message.len() > 10, "{target}: {}", error.message);
+    }
+    let reply = served.request(Method::DELETE, "/v1/leases/acme/a").await;
+    assert_eq!(reply.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_log_is_asked_of_the_node_and_its_refusals_are_told_apart() {
+    let mut served = serve(0);
+    let (_, mut asks) = mpsc::channel(1);
+    std::mem::swap(&mut served.asks, &mut asks);
+    let mut node = JoinSet::new();
+    node.spawn(async move {
+        while let Some(LogAsk { id, lines, asker: Asker::Local(reply) }) = asks.recv().await {
+            if id.name.as_str() == "busy" {
+                continue;
+            }
+            let log = match id.name.as_str() {
+                "a" => Ok(format!("{lines} lines\n").into_bytes()),
+                _ => Err(LogError::Absent(id)),
+            };
+            let _ = reply.send(log);
+        }
+    });
+    assert_eq!(served.get("/v1/leases/acme/a/log").await.1, "100 lines\n");
+    assert_eq!(served.get("/v1/leases/acme/a/log?lines=7").await.1, "7 lines\n");
+    let (status, error) = served.refusal("/v1/leases/acme/b/log").await;
+    assert_eq!((status, error.reason.as_str()), (StatusCode::NOT_FOUND, "NotFound"));
+    let (status, _) = served.refusal("/v1/leases/acme/busy/log").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn events_are_listed_and_watched() {
+    let mut served = serve(0);
+    let push = |events: &Events, detail: &str| {
+        let (object, detail) = ("host".to_owned(), detail.to_owned());
+        events.push(Timestamp::now(), News { what: "Change", object, detail });
+    };
+    push(&served.events, "first");
+    let listed: Vec<Event> = served.json("/v1/events").await;
+    assert_eq!(listed[0].detail, "first");
+    let mut lines = served.request(Method::GET, "/v1/events?watch=true").await.into_body();
+    for expected in ["first", "second"] {
+        let frame = tokio::time::timeout(LONG, lines.frame()).await.expect("a line in time");
+        let line = frame.unwrap().unwrap().into_data().unwrap();
+        assert!(line.ends_with(b"\n"));
+        assert_eq!(serde_json::from_slice::<Event>(&line).unwrap().detail, expected);
+        push(&served.events, "second");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_not_root_is_told_to_ask_as_root() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let served = serve(0);
+    let socket = served.dir.path().join("sock");
+    fs::set_permissions(served.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let reply = tokio::task::spawn_blocking(move || as_stranger(&socket)).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 403"), "{reply}");
+    let error: ApiError = serde_json::from_str(reply.lines().last().unwrap()).unwrap();
+    assert_eq!(error.message, "user 65534 may not ask the supervisor: ask as root");
+}
+
+/// Asks for the host as user 65534. The thread alone becomes that user: credentials are per thread in
+/// Linux, and the C library's wrapper, which changes them all, is not used.
+#[expect(unsafe_code, reason = "there is no safe way to change the user of one thread")]
+fn as_stranger(socket: &Path) -> String {
+    use std::io::{Read as _, Write as _};
+    let socket = socket.to_owned();
+    let asking = std::thread::spawn(move || {
+        // SAFETY: the call takes three numbers and touches no memory of this process.
+        let changed = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+        assert_eq!(changed, 0, "this test needs root");
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        stream.write_all(b"GET /v1/host HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
+    });
+    asking.join().unwrap()
+}
+
+#[tokio::test]
+async fn a_socket_that_an_earlier_run_left_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sock");
+    drop(bind(&path).unwrap());
+    drop(bind(&path).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+}

@@ -38,7 +38,10 @@ pub fn boot_facts(path: &Path) -> Result<BootFacts, UplinkError> {
 pub(super) async fn identity(paths: &Paths, now: Timestamp) -> Result<Identity, UplinkError> {
     let kept = identity::load(&paths.identity())?;
     let expired = match kept {
-        Some(identity) if identity.expires > now => return Ok(identity),
+        Some(identity) if identity.expires > now => {
+            finish(&paths.boot_facts())?;
+            return Ok(identity);
+        }
         Some(identity) => Some(identity.expires),
         None => None,
     };
@@ -100,6 +103,15 @@ async fn ask(
     let named = Named { host, site: facts.site.site.clone(), link: facts.site.link.clone() };
     let chain = String::from_utf8_lossy(&reply.cert_chain_pem).into_owned();
     Ok(identity::store(&paths.identity(), named, key_pem, chain)?)
+}
+
+/// Wipes a ticket that an earlier run traded and was killed before it could wipe it.
+fn finish(path: &Path) -> Result<(), UplinkError> {
+    match boot_facts(path) {
+        Ok(facts) if !facts.site.ticket.expose().is_empty() => wipe_ticket(path, facts),
+        // Without facts there is no ticket either, and an identity is all that is needed.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Facts stay readable for the rest of the boot; the ticket in them does not.

@@ -188,8 +188,8 @@ impl UplinkError {
             Self::Connect { .. } => "SiteUnreachable",
             Self::Refused { call: "Enrol", .. } => "EnrolmentRefused",
             Self::Refused { .. } => "CertificateRefused",
+            Self::Broken { call: "Enrol", .. } | Self::Deadline { .. } => "NoAnswer",
             Self::Broken { .. } | Self::Closed => "StreamEnded",
-            Self::Deadline { .. } => "NoAnswer",
             Self::Encode(_) => "Internal",
             Self::Stopping => "Stopping",
         }
@@ -224,11 +224,11 @@ fn refused(call: &'static str, status: &Status) -> UplinkError {
     if let Some(source) = status.source() {
         message = format!("{message}: {}", Chain(source));
     }
-    match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument => {
-            UplinkError::Refused { call, message }
-        }
-        _ => UplinkError::Broken { call, message },
+    let no = [Code::PermissionDenied, Code::Unauthenticated, Code::InvalidArgument];
+    if no.contains(&status.code()) {
+        UplinkError::Refused { call, message }
+    } else {
+        UplinkError::Broken { call, message }
     }
 }
 
