@@ -25,6 +25,8 @@ pub mod net;
 pub mod policy;
 pub mod reply;
 pub mod run;
+#[cfg(test)]
+mod samples;
 pub mod service;
 pub mod site;
 pub mod store;

@@ -158,3 +158,6 @@ fn boot_options(reply: &mut Reply, boot: &BootOffer<'_>, rules: &Rules, ipxe: bo
         reply.options.push((code::IPXE, vec![176, 1, 1]));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,9 +161,8 @@ impl Site {
             report |= self.note_verdict(mac, uuid, quarantine);
         }
         let mut save = report | self.note_address(request, &decision, answer, now);
-        let boot = boot_kind(answer).map(|kind| {
+        let boot = boot_kind(answer).inspect(|&kind| {
             save |= self.ensure_ticket(request, door, kind, random, now);
-            kind
         });
         let offer = boot.zip(self.state.tickets.current(mac, now)).map(|(kind, ticket)| {
             BootOffer { kind, ticket: ticket.secret(), http_base: &self.http_base }

@@ -175,6 +175,10 @@ fn judge(
         Err(status) => status,
     };
     let text = status.message().to_owned();
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "two codes are the host's business, no other"
+    )]
     match status.code() {
         Code::PermissionDenied => {
             (EnrolmentResult::Refused(text.clone()), Err(Status::permission_denied(text)))

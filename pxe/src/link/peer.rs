@@ -139,7 +139,9 @@ impl Peer {
                 }
                 Ok(HostPeer { host, expires: named.not_after })
             }
-            other => Err(PeerError::Foreign(other, site.clone())),
+            other @ (Identity::Site(_) | Identity::Host { .. }) => {
+                Err(PeerError::Foreign(other, site.clone()))
+            }
         }
     }
 }
