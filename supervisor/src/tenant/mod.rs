@@ -2,23 +2,62 @@
 //!
 //! ```text
 //!  HostSpec ──► Desired ┐
-//!  systemd, cgroupfs ──►├ plan ──► steps ──► apply ──► look again ──► Pass { leases, settled, retry }
+//!  systemd, cgroupfs ──►├ plan ──► steps ──► machine ──► look again ──► Pass { leases, settled, retry }
 //!  ledger ──────────────┘
 //! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`model`], [`plan`] | what is wanted beside what is seen, and the steps between them. Pure |
+//! | [`converge`] | look, plan, apply, look again; pauses after failures |
+//! | [`machine`], [`observe`] | the real host: one step, one look |
+//! | [`name`], [`units`] | a lease's units: names and properties. Pure |
+//! | [`bundle`] | the container's configuration. Pure |
+//! | [`cgroup`], [`files`], [`log`] | limits read back, a lease's directory, its console |
+//! | [`fetch`] | downloads in the background |
+//! | [`status`] | the report on a lease. Pure |
 
+pub mod bundle;
+pub mod cgroup;
+pub mod converge;
+pub mod error;
+pub mod fetch;
+pub mod files;
+pub mod log;
+pub mod machine;
+pub mod model;
+pub mod name;
+pub mod observe;
+pub mod plan;
+pub mod status;
+pub mod units;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-use bulkhead_api::id::LeaseId;
+use bulkhead_api::chain::Chain;
+use bulkhead_api::id::{HostId, LeaseId};
 use bulkhead_api::inventory::Inventory;
-use bulkhead_api::lease::ReportedLease;
+use bulkhead_api::lease::{LeasePhase, LeaseStatus, ReportedLease};
 use bulkhead_api::spec::HostSpec;
 use bulkhead_api::time::Timestamp;
+use jiff::SignedDuration;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{error, warn};
 
-use crate::host::systemd::Systemd;
+use crate::host::systemd::{Systemd, SystemdError};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::paths::Paths;
+use crate::tenant::converge::{Converged, Failures, LeaseHost as _};
+use crate::tenant::fetch::Fetches;
+use crate::tenant::files::LeaseDir;
+use crate::tenant::machine::Machine;
+use crate::tenant::model::{Desired, ObservedLease, ServiceState, Step};
+use crate::tenant::status::Facts;
 
 /// How images are pulled: the site's link, and who asks.
 #[derive(Clone, PartialEq, Eq)]
@@ -68,13 +107,22 @@ pub enum LogError {
     },
 }
 
+/// Something is under way: look again after this time even if nothing says that it ended.
+const SOON: SignedDuration = SignedDuration::from_secs(1);
+
+/// Nothing is under way: look again for limits that drifted and logs that grew.
+const IDLE: SignedDuration = SignedDuration::from_secs(30);
+
 /// All leases of the host, and the ledger that remembers them.
 #[derive(Debug)]
 pub struct Tenants {
-    paths: Paths,
-    systemd: Systemd,
+    machine: Machine,
     /// An unusable ledger closes the domain: nothing is granted or taken back.
-    ledger: Result<Ledger, LedgerError>,
+    problem: Option<LedgerError>,
+    failures: Failures,
+    /// The last report on each lease, for the times in its conditions.
+    reported: BTreeMap<LeaseId, LeaseStatus>,
+    listener: JoinSet<Result<Infallible, SystemdError>>,
     wake: Arc<Notify>,
 }
 
@@ -82,15 +130,29 @@ impl Tenants {
     /// Reads the ledger. An unusable one is no failure here: see [`Tenants::ledger_problem`].
     #[must_use]
     pub fn open(paths: Paths, systemd: Systemd) -> Self {
-        let ledger = ledger::load(&paths.ledger());
+        let (ledger, problem) = match ledger::load(&paths.ledger()) {
+            Ok(ledger) => (ledger, None),
+            Err(problem) => {
+                error!(error = %Chain(&problem), "ledger cannot be used: leases stay as they are");
+                (Ledger::default(), Some(problem))
+            }
+        };
         let wake = systemd.wakeups();
-        Self { paths, systemd, ledger, wake }
+        let fetches = Fetches::new(Arc::clone(&wake));
+        Self {
+            machine: Machine { paths, systemd, ledger, access: None, fetches },
+            problem,
+            failures: Failures::new(),
+            reported: BTreeMap::new(),
+            listener: JoinSet::new(),
+            wake,
+        }
     }
 
     /// Why the ledger cannot be used; nothing is granted or taken back while it is so.
     #[must_use]
     pub fn ledger_problem(&self) -> Option<&LedgerError> {
-        self.ledger.as_ref().err()
+        self.problem.as_ref()
     }
 
     /// One pass: look, plan, apply, look again. `wanted = None` (no spec yet since boot) changes nothing.
@@ -104,8 +166,163 @@ impl Tenants {
         inventory: &Inventory,
         now: Timestamp,
     ) -> Pass {
-        let _ = (&self.systemd, wanted, site, inventory, now);
-        Pass::default()
+        self.listen().await;
+        self.machine.access = site.cloned();
+        let host = wanted.map(|spec| &spec.host);
+        let desired = wanted.map(model::desired);
+        let converged = match (&desired, &self.problem) {
+            (Some(desired), None) => {
+                let failures = &mut self.failures;
+                converge::converge(&mut self.machine, desired, inventory, failures, now).await
+            }
+            _ => self.look(desired.as_ref(), inventory).await,
+        };
+        match converged {
+            Ok(converged) => self.pass(converged, desired.as_ref(), host, now),
+            Err(error) => {
+                warn!(error = %Chain(&error), "systemd cannot be asked for leases");
+                if error.is_disconnected()
+                    && let Err(error) = self.machine.systemd.reconnect().await
+                {
+                    warn!(error = %Chain(&error), "connect to systemd again");
+                }
+                self.blind(&error, desired.as_ref(), host, now)
+            }
+        }
+    }
+
+    /// Keeps one task that hears systemd's signals. Without it passes come by time alone.
+    async fn listen(&mut self) {
+        while let Some(ended) = self.listener.try_join_next() {
+            match ended {
+                Ok(Err(error)) => warn!(error = %Chain(&error), "signals of systemd"),
+                Ok(Ok(never)) => match never {},
+                Err(error) => warn!(%error, "signals of systemd"),
+            }
+        }
+        if self.listener.is_empty() {
+            self.listener.spawn(self.machine.systemd.clone().listen());
+        }
+    }
+
+    /// Looks without changing anything. Without a spec, what the ledger holds is taken for wanted.
+    async fn look(
+        &mut self,
+        desired: Option<&Desired>,
+        inventory: &Inventory,
+    ) -> Result<Converged, SystemdError> {
+        let observed = self.machine.observe().await?;
+        let ledger = self.machine.ledger();
+        let held = ledger.entries.iter().map(|entry| (entry.id.clone(), entry.spec.clone()));
+        let desired = desired.cloned().unwrap_or_else(|| held.collect());
+        let mut plan = plan::plan(&desired, &observed, ledger, inventory);
+        // Nobody said that they are not wanted.
+        plan.revoked.clear();
+        Ok(Converged { observed, plan, changes: Vec::new() })
+    }
+
+    fn pass(
+        &mut self,
+        converged: Converged,
+        desired: Option<&Desired>,
+        host: Option<&HostId>,
+        now: Timestamp,
+    ) -> Pass {
+        let Converged { observed, plan, changes } = converged;
+        let problem = self.problem.as_ref().map(|problem| (problem.label(), problem.to_string()));
+        let closed = problem.as_ref().map(|(label, message)| (*label, message.as_str()));
+        let nothing = ObservedLease::default();
+        let mut leases = Vec::new();
+        for id in self.known(desired, observed.leases.keys().chain(observed.unreadable.keys())) {
+            let facts = Facts {
+                id: &id,
+                host,
+                seen: observed.leases.get(&id).unwrap_or(&nothing),
+                recorded: self.machine.ledger.entry(&id).is_some(),
+                revoked: plan.revoked.contains(&id),
+                refusal: plan.refused.get(&id),
+                failure: self.failures.get(&id),
+                blind: observed.unreadable.get(&id).map(|why| ("Unreadable", why.as_str())),
+                closed,
+            };
+            leases.push(status::report(&facts, self.reported.get(&id), now));
+            self.machine.bound_log(&id);
+        }
+        let starting = |seen: &ObservedLease| {
+            let state = seen.service.map(|service| service.state);
+            matches!(state, Some(ServiceState::Starting | ServiceState::Stopping))
+        };
+        let settled = desired.is_some()
+            && self.problem.is_none()
+            && plan.steps.is_empty()
+            && plan.refused.is_empty()
+            && observed.unreadable.is_empty()
+            && !observed.leases.values().any(starting);
+        let retry = self.retry(&leases, &plan.steps, now);
+        self.remember(&leases);
+        Pass { leases, settled, retry, changes }
+    }
+
+    /// The report when nothing could be seen: every lease that is known of, as unknown.
+    fn blind(
+        &mut self,
+        error: &SystemdError,
+        desired: Option<&Desired>,
+        host: Option<&HostId>,
+        now: Timestamp,
+    ) -> Pass {
+        let (why, nothing) = (Chain(error).to_string(), ObservedLease::default());
+        let before: Vec<LeaseId> = self.reported.keys().cloned().collect();
+        let mut leases = Vec::new();
+        for id in self.known(desired, before.iter()) {
+            let facts = Facts {
+                id: &id,
+                host,
+                seen: &nothing,
+                recorded: false,
+                revoked: false,
+                refusal: None,
+                failure: None,
+                blind: Some(("SystemdUnreachable", &why)),
+                closed: None,
+            };
+            leases.push(status::report(&facts, self.reported.get(&id), now));
+        }
+        self.remember(&leases);
+        Pass { leases, settled: false, retry: now.checked_add(SOON).ok(), changes: Vec::new() }
+    }
+
+    fn known<'a>(
+        &'a self,
+        desired: Option<&'a Desired>,
+        seen: impl Iterator<Item = &'a LeaseId>,
+    ) -> BTreeSet<LeaseId> {
+        let recorded = self.machine.ledger.entries.iter().map(|entry| &entry.id);
+        let wanted = desired.into_iter().flat_map(|desired| desired.keys());
+        seen.chain(recorded).chain(wanted).cloned().collect()
+    }
+
+    fn remember(&mut self, leases: &[ReportedLease]) {
+        let statuses = leases.iter().map(|lease| (lease.id.clone(), lease.status.clone()));
+        self.reported = statuses.collect();
+    }
+
+    /// The earliest of: a pause that ends, a step that is under way, a look at what is idle.
+    fn retry(&self, leases: &[ReportedLease], steps: &[Step], now: Timestamp) -> Option<Timestamp> {
+        let paused = |step: &Step| self.failures.get(step.id()).map(|failure| failure.next);
+        let under_way = |lease: &ReportedLease| {
+            let moving = matches!(
+                lease.status.phase,
+                LeasePhase::Granting | LeasePhase::Releasing | LeasePhase::Unknown
+            );
+            moving && !self.failures.contains_key(&lease.id)
+        };
+        let soon = leases.iter().any(under_way).then_some(SOON);
+        let idle = (!leases.is_empty()).then_some(IDLE);
+        let looks = soon.or(idle).and_then(|wait| now.checked_add(wait).ok());
+        // A pause of no length at all would make a loop without rest.
+        let pauses = steps.iter().filter_map(paused).map(|next| next.max(now));
+        pauses.chain(looks).min()
     }
 
     /// Resolves when something changed that a pass should look at: a tenant's unit, a finished download.
@@ -120,7 +337,17 @@ impl Tenants {
     /// # Errors
     /// [`LogError::Absent`], [`LogError::Read`].
     pub fn log(&self, id: &LeaseId, lines: u32) -> Result<Vec<u8>, LogError> {
-        let _ = lines;
-        Err(LogError::Absent(id.clone()))
+        log(&self.machine.paths, id, lines)
     }
+}
+
+/// The last `lines` lines of a lease's console, also while a pass is under way.
+///
+/// # Errors
+/// [`LogError::Absent`], [`LogError::Read`].
+pub fn log(paths: &Paths, id: &LeaseId, lines: u32) -> Result<Vec<u8>, LogError> {
+    log::tail(&LeaseDir::new(paths, id).log(), lines).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => LogError::Absent(id.clone()),
+        _ => LogError::Read { id: id.clone(), source },
+    })
 }

@@ -1,0 +1,244 @@
+//! Layers to a root file system: tars with whiteouts, applied from the lowest up.
+//!
+//! Rules: OCI image spec v1.1, `layer.md`. Paths with `..` are refused; all others are resolved inside the
+//! root ([`Root`]). Device nodes, sockets and pipes of an image are left out: a container gets the standard
+//! devices and no others. Set-user-id bits are left out. Every layer's plain bytes must have the digest that
+//! the configuration names.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::{self, Read, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use nix::errno::Errno;
+use ring::digest::{Context, SHA256};
+use tar::{Archive, Entry, EntryType};
+
+use crate::oci::manifest::Limits;
+use crate::oci::reference::Digest;
+use crate::oci::root::{IDS, Owner, Root};
+
+/// A layer that cannot be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// Not a tar, or not compressed as said.
+    #[error("read layer")]
+    Read(#[source] io::Error),
+    /// A path that leads upwards.
+    #[error("layer has the path {0:?}, which leads out of the image")]
+    Path(PathBuf),
+    /// An owner that a container cannot have.
+    #[error("{path:?} of the layer belongs to id {id}: expected below {IDS}")]
+    Owner {
+        /// Whose owner.
+        path: PathBuf,
+        /// The id.
+        id: u64,
+    },
+    /// The file system refuses.
+    #[error("unpack {path:?}")]
+    Make {
+        /// What was to be made.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Too much.
+    #[error("image has more than {limit} {unit} when unpacked")]
+    TooLarge {
+        /// `bytes` or `entries`.
+        unit: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// Other bytes than the configuration says.
+    #[error("layer has digest {found} when unpacked, the configuration says {wanted}")]
+    Digest {
+        /// Of its bytes.
+        found: Digest,
+        /// In the configuration.
+        wanted: Digest,
+    },
+    /// The lease is no longer wanted.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// What is left of the limits while layers are unpacked.
+#[derive(Debug)]
+pub struct Room {
+    limits: Limits,
+    bytes: u64,
+    entries: u64,
+}
+
+impl Room {
+    /// All of it.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, bytes: limits.unpacked_bytes, entries: limits.entries }
+    }
+
+    fn take_entry(&mut self) -> Result<(), UnpackError> {
+        let limit = self.limits.entries;
+        let none = || UnpackError::TooLarge { unit: "entries", limit };
+        self.entries = self.entries.checked_sub(1).ok_or_else(none)?;
+        // A file of no bytes takes memory too.
+        self.take_bytes(512)
+    }
+
+    fn take_bytes(&mut self, bytes: usize) -> Result<(), UnpackError> {
+        let limit = self.limits.unpacked_bytes;
+        let none = || UnpackError::TooLarge { unit: "bytes", limit };
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.checked_sub(bytes).ok_or_else(none)?;
+        Ok(())
+    }
+}
+
+/// Hashes what passes and stops when the lease is no longer wanted.
+struct Watched<'a, R> {
+    inner: R,
+    hash: Context,
+    cancelled: &'a dyn Fn() -> bool,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if (self.cancelled)() {
+            return Err(io::Error::other(UnpackError::Cancelled));
+        }
+        let count = self.inner.read(buffer)?;
+        self.hash.update(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
+/// Applies one layer.
+///
+/// # Errors
+/// Every variant of [`UnpackError`]; the root is then to be thrown away.
+pub fn layer(
+    packed: impl Read,
+    gzip: bool,
+    wanted: &Digest,
+    root: &Root,
+    room: &mut Room,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(), UnpackError> {
+    let plain: Box<dyn Read + '_> =
+        if gzip { Box::new(MultiGzDecoder::new(packed)) } else { Box::new(packed) };
+    let mut watched = Watched { inner: plain, hash: Context::new(&SHA256), cancelled };
+    let mut made = BTreeSet::new();
+    let mut archive = Archive::new(&mut watched);
+    for entry in archive.entries().map_err(read)? {
+        room.take_entry()?;
+        apply(&mut entry.map_err(read)?, root, room, &mut made)?;
+    }
+    // The digest is of all bytes, those after the end marker too.
+    io::copy(&mut watched, &mut io::sink()).map_err(read)?;
+    let found = Digest::from_sha256(watched.hash.finish().as_ref());
+    if found == *wanted {
+        Ok(())
+    } else {
+        Err(UnpackError::Digest { found, wanted: wanted.clone() })
+    }
+}
+
+fn read(error: io::Error) -> UnpackError {
+    if error.get_ref().is_some_and(|inner| inner.is::<UnpackError>()) {
+        return UnpackError::Cancelled;
+    }
+    UnpackError::Read(error)
+}
+
+/// A path inside the root; empty for the root itself.
+fn inside(path: &Path) -> Result<PathBuf, UnpackError> {
+    let mut inside = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => inside.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(UnpackError::Path(path.to_owned()));
+            }
+        }
+    }
+    Ok(inside)
+}
+
+fn apply(
+    entry: &mut Entry<'_, impl Read>,
+    root: &Root,
+    room: &mut Room,
+    made: &mut BTreeSet<PathBuf>,
+) -> Result<(), UnpackError> {
+    let path = inside(&entry.path().map_err(read)?)?;
+    let here = |source: io::Error| UnpackError::Make { path: path.clone(), source };
+    let errno = |errno: Errno| here(errno.into());
+    if let Some(hidden) = path.file_name().and_then(|name| name.as_bytes().strip_prefix(b".wh.")) {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        return whiteout(root, parent, hidden, made).map_err(here);
+    }
+    let link = entry.link_name().map_err(read)?.map(|target| target.into_owned());
+    let link = || link.clone().ok_or_else(|| here(Errno::EINVAL.into()));
+    match entry.header().entry_type() {
+        EntryType::Directory => {
+            root.make_directory(&path, owner(entry, &path)?).map_err(errno)?;
+        }
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            let mut file = root.make_file(&path, owner(entry, &path)?).map_err(errno)?;
+            let mut buffer = vec![0; 64 << 10];
+            loop {
+                let count = entry.read(&mut buffer).map_err(read)?;
+                if count == 0 {
+                    break;
+                }
+                room.take_bytes(count)?;
+                file.write_all(buffer.get(..count).unwrap_or_default()).map_err(here)?;
+            }
+        }
+        EntryType::Symlink => {
+            root.make_link(&path, &link()?, owner(entry, &path)?).map_err(errno)?;
+        }
+        EntryType::Link => root.make_hard_link(&path, &inside(&link()?)?).map_err(errno)?,
+        // Char, Block, Fifo and what is of no tar that layers may use.
+        _ => return Ok(()),
+    }
+    made.insert(path);
+    Ok(())
+}
+
+/// `.wh.NAME` hides NAME of lower layers, `.wh..wh..opq` all of them in this directory.
+fn whiteout(root: &Root, parent: &Path, hidden: &[u8], made: &BTreeSet<PathBuf>) -> io::Result<()> {
+    if hidden != b".wh..opq" {
+        return match hidden {
+            b"" | b"." | b".." => Err(Errno::EINVAL.into()),
+            name => Ok(root.remove(&parent.join(OsStr::from_bytes(name)))?),
+        };
+    }
+    for name in root.names(parent)? {
+        let of_this_layer = made.range(name.clone()..).next().is_some_and(|m| m.starts_with(&name));
+        if !of_this_layer {
+            root.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+fn owner(entry: &Entry<'_, impl Read>, path: &Path) -> Result<Owner, UnpackError> {
+    let header = entry.header();
+    let id = |id: io::Result<u64>| {
+        let id = id.map_err(read)?;
+        let small = u32::try_from(id).ok().filter(|id| *id < IDS);
+        small.ok_or_else(|| UnpackError::Owner { path: path.to_owned(), id })
+    };
+    let mode = header.mode().map_err(read)? & 0o1777;
+    Ok(Owner { user: id(header.uid())?, group: id(header.gid())?, mode })
+}
+
+#[cfg(test)]
+#[path = "unpack_tests.rs"]
+mod tests;

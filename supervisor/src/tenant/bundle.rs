@@ -1,0 +1,178 @@
+//! The container's configuration for crun (OCI runtime spec 1.2, `config.md`, `config-linux.md`). Pure.
+//!
+//! Every namespace of its own (network: loopback only), users and groups of its own on the host, no
+//! capability, no new privileges, a read-only root; what can be written lies in memory and is charged to the
+//! lease. System calls: `seccomp.json` refuses what reaches beyond a container (modules, mounts, namespaces,
+//! keys, tracing of the kernel, io_uring, vsock) and every call of another ABI than x86-64.
+
+use bulkhead_api::lease::Holding;
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use crate::ledger::Entry;
+use crate::oci::manifest::{ManifestError, Program};
+use crate::oci::root::IDS;
+
+/// Below this, ids belong to the host's own users and to systemd.
+const FIRST_ID: u32 = 0x1000_0000;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// Nothing to run.
+    #[error(transparent)]
+    Program(#[from] ManifestError),
+    /// The image's user is not in its files.
+    #[error("the image's user {user:?} is not in its /etc/passwd and /etc/group")]
+    User {
+        /// As the image says.
+        user: String,
+    },
+    /// No room for ids.
+    #[error("no user ids for a container on CPUs {cpus:?}")]
+    Ids {
+        /// The lease's lowest CPU, if it has any.
+        cpus: Option<u32>,
+    },
+    /// The configuration's own form.
+    #[error("write the container's configuration")]
+    Form(#[source] serde_json::Error),
+}
+
+/// User and group in the container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub user: u32,
+    /// Group id.
+    pub group: u32,
+}
+
+/// First host id of a lease's users and groups: its lowest CPU is no other lease's, so the range is not
+/// either.
+///
+/// # Errors
+/// [`BundleError::Ids`].
+pub fn first_id(holding: &Holding) -> Result<u32, BundleError> {
+    let cpu = holding.cpus.first().copied();
+    cpu.and_then(|cpu| cpu.checked_mul(IDS))
+        .and_then(|offset| offset.checked_add(FIRST_ID))
+        .ok_or(BundleError::Ids { cpus: cpu })
+}
+
+/// Finds the image's user; `passwd` and `group` are the image's files, empty where it has none.
+///
+/// # Errors
+/// [`BundleError::User`].
+pub fn user(text: &str, passwd: &str, group: &str) -> Result<User, BundleError> {
+    let unknown = || BundleError::User { user: text.to_owned() };
+    let number = |text: &str| text.parse::<u32>().ok().filter(|id| *id < IDS);
+    // Lines of name:password:id:..., passwd(5) and group(5).
+    let field = |line: &str, at: usize| line.split(':').nth(at).and_then(number);
+    let line = |file: &str, name: &str| -> Option<String> {
+        file.lines().find(|line| line.split(':').next() == Some(name)).map(ToOwned::to_owned)
+    };
+    if text.is_empty() {
+        return Ok(User::default());
+    }
+    let (name, group_name) = text.split_once(':').map_or((text, None), |(u, g)| (u, Some(g)));
+    let entry = line(passwd, name);
+    let by_name = entry.as_ref().and_then(|line| field(line, 2));
+    let user = by_name.or_else(|| number(name)).ok_or_else(unknown)?;
+    let group = match group_name {
+        Some(name) => {
+            let by_name = line(group, name).and_then(|line| field(&line, 2));
+            by_name.or_else(|| number(name)).ok_or_else(unknown)?
+        }
+        None => entry.as_ref().and_then(|line| field(line, 3)).unwrap_or(0),
+    };
+    Ok(User { user, group })
+}
+
+fn mounts(memory: u64) -> Value {
+    let scratch = |mode: &str, size: u64| {
+        json!(["nosuid", "nodev", format!("mode={mode}"), format!("size={size}")])
+    };
+    let plain = json!(["nosuid", "noexec", "nodev"]);
+    let read_only = json!(["nosuid", "noexec", "nodev", "ro"]);
+    let dev = json!(["nosuid", "noexec", "strictatime", "mode=755", "size=65536"]);
+    let pts = json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]);
+    let rows = [
+        ("/proc", "proc", plain.clone()),
+        ("/dev", "tmpfs", dev),
+        ("/dev/pts", "devpts", pts),
+        ("/dev/shm", "tmpfs", scratch("1777", memory / 2)),
+        ("/dev/mqueue", "mqueue", plain),
+        ("/sys", "sysfs", read_only.clone()),
+        ("/sys/fs/cgroup", "cgroup", read_only),
+        ("/tmp", "tmpfs", scratch("1777", memory / 2)),
+        ("/run", "tmpfs", scratch("755", memory / 8)),
+    ];
+    let row = |(destination, kind, options): (&str, &str, Value)| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
+    rows.into_iter().map(row).collect()
+}
+
+fn linux(base: u32) -> Result<Value, BundleError> {
+    let ids = json!([{ "containerID": 0, "hostID": base, "size": IDS }]);
+    let namespaces: Value = ["pid", "ipc", "uts", "mount", "network", "cgroup", "user"]
+        .map(|kind| json!({ "type": kind }))
+        .into_iter()
+        .collect();
+    let seccomp: Value =
+        serde_json::from_str(include_str!("seccomp.json")).map_err(BundleError::Form)?;
+    Ok(json!({
+        "uidMappings": ids,
+        "gidMappings": ids,
+        "namespaces": namespaces,
+        "seccomp": seccomp,
+        "maskedPaths": [
+            "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+            "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+            "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+        ],
+        "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+    }))
+}
+
+/// `config.json` of a lease.
+///
+/// # Errors
+/// [`BundleError`].
+pub fn config(entry: &Entry, program: &Program, user: User) -> Result<Spec, BundleError> {
+    const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let mut env = program.env.clone();
+    if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+        env.push(PATH.to_owned());
+    }
+    let cwd = if program.cwd.starts_with('/') { &program.cwd } else { "/" };
+    let rlimit =
+        |kind: &str, soft: u64, hard: u64| json!({ "type": kind, "soft": soft, "hard": hard });
+    let none: [&str; 0] = [];
+    let config = json!({
+        "ociVersion": "1.0.2",
+        "hostname": entry.id.name,
+        "root": { "path": "rootfs", "readonly": true },
+        "process": {
+            "terminal": false,
+            "user": { "uid": user.user, "gid": user.group },
+            "args": program.command(&entry.spec.workload.args)?,
+            "env": env,
+            "cwd": cwd,
+            "noNewPrivileges": true,
+            // Before the host's own processes when memory runs out.
+            "oomScoreAdj": 500,
+            "capabilities": { "bounding": none, "effective": none, "permitted": none },
+            "rlimits": [
+                rlimit("RLIMIT_NOFILE", 1024, 524_288),
+                rlimit("RLIMIT_CORE", 0, 0),
+            ],
+        },
+        "mounts": mounts(entry.holding.memory.get()),
+        "linux": linux(first_id(&entry.holding)?)?,
+    });
+    serde_json::from_value(config).map_err(BundleError::Form)
+}
+
+#[cfg(test)]
+#[path = "bundle_tests.rs"]
+mod tests;

@@ -1,0 +1,320 @@
+//! What is wanted of the leases and what the machine shows of them, side by side. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bulkhead_api::id::LeaseId;
+use bulkhead_api::lease::{Holding, LeaseSpec, RestartPolicy};
+use bulkhead_api::spec::HostSpec;
+use bulkhead_api::units::Bytes;
+
+use crate::host::cpulist;
+use crate::ledger::Entry;
+
+/// Processes and threads of one lease. The kernel's default of 32768 process ids is shared by all.
+pub const TASKS: u64 = 4096;
+
+/// Leases wanted on the host; every other one is taken back.
+pub type Desired = BTreeMap<LeaseId, LeaseSpec>;
+
+/// The leases of a host spec. Of two entries with one id the last counts.
+#[must_use]
+pub fn desired(spec: &HostSpec) -> Desired {
+    spec.leases.iter().map(|lease| (lease.id.clone(), lease.spec.clone())).collect()
+}
+
+/// Limits of a lease's control group. `None` where there is none (`max`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// CPUs its processes can run on.
+    pub cpus: BTreeSet<u32>,
+    /// Nodes its memory comes from.
+    pub memory_nodes: BTreeSet<u32>,
+    /// Memory, rounded down to whole pages as the kernel does.
+    pub memory: Option<Bytes>,
+    /// Swap.
+    pub swap: Option<Bytes>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+}
+
+/// `memory.max` counts pages (Linux, Documentation/admin-guide/cgroup-v2.rst).
+const PAGE: u64 = 4096;
+
+impl Limits {
+    /// Those that a holding asks for.
+    #[must_use]
+    pub fn of(holding: &Holding) -> Self {
+        Self {
+            cpus: holding.cpus.clone(),
+            memory_nodes: holding.memory_nodes.clone(),
+            memory: Some(Bytes::new(holding.memory.get() / PAGE * PAGE)),
+            swap: Some(Bytes::new(0)),
+            tasks: Some(TASKS),
+        }
+    }
+
+    /// What is held under these limits.
+    #[must_use]
+    pub fn holding(&self) -> Holding {
+        Holding {
+            cpus: self.cpus.clone(),
+            memory_nodes: self.memory_nodes.clone(),
+            memory: self.memory.unwrap_or(Bytes::new(u64::MAX)),
+        }
+    }
+
+    /// One sentence part a limit that is not as in `wanted`.
+    #[must_use]
+    pub fn drift(&self, wanted: &Self) -> Vec<String> {
+        fn amount<T: ToString>(value: Option<T>) -> String {
+            value.map_or_else(|| "max".to_owned(), |value| value.to_string())
+        }
+        let rows = [
+            ("cpuset.cpus", list(&self.cpus), list(&wanted.cpus)),
+            ("cpuset.mems", list(&self.memory_nodes), list(&wanted.memory_nodes)),
+            ("memory.max", amount(self.memory), amount(wanted.memory)),
+            ("memory.swap.max", amount(self.swap), amount(wanted.swap)),
+            ("pids.max", amount(self.tasks), amount(wanted.tasks)),
+        ];
+        rows.into_iter()
+            .filter(|(_, is, wanted)| is != wanted)
+            .map(|(what, is, wanted)| format!("{what} is {is}, wanted {wanted}"))
+            .collect()
+    }
+}
+
+fn list(numbers: &BTreeSet<u32>) -> String {
+    if numbers.is_empty() { "none".to_owned() } else { cpulist::render(numbers) }
+}
+
+/// What systemd says of a lease's service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceState {
+    /// On its way up.
+    Starting,
+    /// Its main process runs.
+    Running,
+    /// Its program ended with status 0 and is to be left so.
+    Ended,
+    /// Its program failed and is to be left so.
+    Failed,
+    /// Waits to be started again.
+    Restarting,
+    /// On its way down.
+    Stopping,
+    /// Loaded, and neither running nor to be started again.
+    Stopped,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// With a status.
+    Status(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "ended with status {status}"),
+            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+        }
+    }
+}
+
+/// A lease's service as observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedService {
+    /// Where it stands.
+    pub state: ServiceState,
+    /// Process id of the program in the container, observed in the lease's control group.
+    pub pid: Option<u32>,
+    /// Automatic restarts since its start.
+    pub restarts: u32,
+    /// How its program ended last; absent while it has not ended.
+    pub exit: Option<Exit>,
+}
+
+/// A lease's slice as observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedSlice {
+    /// As read back from the control group.
+    pub limits: Limits,
+    /// systemd holds its unit; without one the limits would not outlive the next change of a unit.
+    pub active: bool,
+    /// Processes are in it.
+    pub populated: bool,
+}
+
+/// A lease's directory as observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ObservedFiles {
+    /// There is none.
+    #[default]
+    Absent,
+    /// An image that is not complete, or another one than the bundle's.
+    Partial,
+    /// The image is unpacked.
+    Fetched,
+    /// The bundle made for this entry of the ledger is complete.
+    Bundled(Box<Entry>),
+}
+
+/// What the machine shows of one lease. The default is nothing: gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedLease {
+    /// Its slice, or its control group without one.
+    pub slice: Option<ObservedSlice>,
+    /// Its service, if loaded.
+    pub service: Option<ObservedService>,
+    /// Mounts below its directory.
+    pub mounts: usize,
+    /// Its directory.
+    pub files: ObservedFiles,
+    /// Its image is being fetched.
+    pub fetching: bool,
+    /// Digest of the fetched image, `sha256:…`.
+    pub image_digest: Option<String>,
+}
+
+impl ObservedLease {
+    /// Nothing of it is left.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What the machine shows of all leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Leases of which anything was found.
+    pub leases: BTreeMap<LeaseId, ObservedLease>,
+    /// Leases that could not be read, with the reason: nothing is done to them, their resources stay taken.
+    pub unreadable: BTreeMap<LeaseId, String>,
+}
+
+/// One change of the machine or the ledger. Each succeeds when it is done already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Stops fetching. After a crash nothing fetches.
+    CancelFetch(LeaseId),
+    /// SIGTERM, 10 s later SIGKILL, to all of the service; done when it is observed stopped.
+    StopService(LeaseId),
+    /// Stops the slice; done when its control group is gone, and with it every process.
+    RemoveSlice(LeaseId),
+    /// Unmounts what is below the lease's directory.
+    Unmount(LeaseId),
+    /// Removes the lease's directory. After a crash part of it is left, and is removed again.
+    RemoveFiles(LeaseId),
+    /// Takes the lease out of the ledger, once nothing of it is left: only now others can hold what it held.
+    Forget(LeaseId),
+    /// Writes to the ledger what the lease will hold, before anything of it is there.
+    Record(Box<Entry>),
+    /// Fetches and unpacks the image, in the background. After a crash a part is left: fetched anew.
+    Fetch {
+        /// For whom.
+        id: LeaseId,
+        /// `oci://…`.
+        image: String,
+    },
+    /// Writes the container's configuration. After a crash it is not complete and written again.
+    Bundle(Box<Entry>),
+    /// Starts the slice, or sets its limits again.
+    SetSlice {
+        /// Whose.
+        id: LeaseId,
+        /// As placed.
+        limits: Limits,
+    },
+    /// Starts the service. After a crash it runs or not; a running one is never started again.
+    StartService {
+        /// Whose.
+        id: LeaseId,
+        /// What systemd does when the program ends.
+        restart: RestartPolicy,
+    },
+}
+
+impl Step {
+    /// The lease it is about.
+    #[must_use]
+    pub fn id(&self) -> &LeaseId {
+        match self {
+            Self::CancelFetch(id)
+            | Self::StopService(id)
+            | Self::RemoveSlice(id)
+            | Self::Unmount(id)
+            | Self::RemoveFiles(id)
+            | Self::Forget(id)
+            | Self::Fetch { id, .. }
+            | Self::SetSlice { id, .. }
+            | Self::StartService { id, .. } => id,
+            Self::Record(entry) | Self::Bundle(entry) => &entry.id,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CancelFetch(id) => write!(f, "stop fetching the image of {id}"),
+            Self::StopService(id) => write!(f, "stop service of {id}"),
+            Self::RemoveSlice(id) => write!(f, "remove slice of {id}"),
+            Self::Unmount(id) => write!(f, "unmount directories of {id}"),
+            Self::RemoveFiles(id) => write!(f, "remove files of {id}"),
+            Self::Forget(id) => write!(f, "forget {id}"),
+            Self::Record(entry) => {
+                let Holding { cpus, memory_nodes, memory } = &entry.holding;
+                let (cpus, nodes) = (list(cpus), list(memory_nodes));
+                write!(f, "record {}: cpus {cpus}, nodes {nodes}, memory {memory}", entry.id)
+            }
+            Self::Fetch { id, image } => write!(f, "fetch {image} for {id}"),
+            Self::Bundle(entry) => write!(f, "write container of {}", entry.id),
+            Self::SetSlice { id, limits } => {
+                let memory = limits.memory.unwrap_or_default();
+                write!(f, "set slice of {id}: cpus {}, memory {memory}", list(&limits.cpus))
+            }
+            Self::StartService { id, .. } => write!(f, "start service of {id}"),
+        }
+    }
+}
+
+/// Why a wanted lease is not granted now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The spec asks for what this version cannot do, or is out of range.
+    #[error("{field}: {message}")]
+    Spec {
+        /// Path of the field.
+        field: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+    /// No room on the host.
+    #[error("{0}")]
+    Shortage(String),
+    /// There will be room once these leases are gone.
+    #[error("waits for room until {} gone", waiting(.0))]
+    WaitsFor(Vec<LeaseId>),
+}
+
+fn waiting(ids: &[LeaseId]) -> String {
+    let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    format!("{} {}", names.join(", "), if ids.len() == 1 { "is" } else { "are" })
+}
+
+impl Refusal {
+    /// One word for conditions.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Spec { .. } => "SpecUnsupported",
+            Self::Shortage(_) => "Shortage",
+            Self::WaitsFor(_) => "WaitsForRelease",
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The report on one lease: a function of what is wanted, what was seen and what failed. Pure.
+
+use bulkhead_api::condition::{self, Condition, Truth};
+use bulkhead_api::id::{HostId, LeaseId};
+use bulkhead_api::lease::{Holding, LeasePhase, LeaseStatus, ReportedLease};
+use bulkhead_api::time::Timestamp;
+
+use crate::host::cpulist;
+use crate::tenant::converge::Failure;
+use crate::tenant::model::{ObservedFiles, ObservedLease, Refusal, ServiceState};
+use crate::tenant::units::RESTART_MAX_S;
+
+/// Everything that is known of one lease.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// Which lease.
+    pub id: &'a LeaseId,
+    /// This host, if the spec named it.
+    pub host: Option<&'a HostId>,
+    /// What was seen of it.
+    pub seen: &'a ObservedLease,
+    /// It is in the ledger.
+    pub recorded: bool,
+    /// It is being taken back.
+    pub revoked: bool,
+    /// Why it is not granted.
+    pub refusal: Option<&'a Refusal>,
+    /// Which step of it failed last.
+    pub failure: Option<&'a Failure>,
+    /// Why it could not be looked at.
+    pub blind: Option<(&'a str, &'a str)>,
+    /// Why nothing is granted or taken back on this host.
+    pub closed: Option<(&'a str, &'a str)>,
+}
+
+/// What is said of one condition.
+struct Said {
+    status: Truth,
+    reason: String,
+    message: String,
+    owner: &'static str,
+    next: Option<Timestamp>,
+}
+
+impl Said {
+    fn new(status: Truth, reason: &str, message: String, owner: &'static str) -> Self {
+        Self { status, reason: reason.to_owned(), message, owner, next: None }
+    }
+}
+
+/// The report; `before` is the last one on the same lease.
+#[must_use]
+pub fn report(facts: &Facts<'_>, before: Option<&LeaseStatus>, now: Timestamp) -> ReportedLease {
+    let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
+    for (kind, said) in [("Granted", granted(facts)), ("Running", running(facts))] {
+        let condition = Condition {
+            kind: kind.to_owned(),
+            status: said.status,
+            reason: said.reason,
+            message: said.message,
+            owner: said.owner.to_owned(),
+            since: now,
+            next_retry: said.next,
+        };
+        condition::set(&mut conditions, condition);
+    }
+    let seen = facts.seen;
+    let service = seen.service;
+    let status = LeaseStatus {
+        phase: phase(facts),
+        host: facts.host.cloned(),
+        holding: seen.slice.as_ref().map(|slice| slice.limits.holding()),
+        image_digest: seen.image_digest.clone(),
+        starts: service.map_or(0, |service| service.restarts.saturating_add(1)),
+        pid: service.and_then(|service| service.pid),
+        conditions,
+        observed: Some(now),
+    };
+    ReportedLease { id: facts.id.clone(), status }
+}
+
+fn phase(facts: &Facts<'_>) -> LeasePhase {
+    if facts.blind.is_some() {
+        return LeasePhase::Unknown;
+    }
+    if facts.revoked {
+        return LeasePhase::Releasing;
+    }
+    match facts.refusal {
+        Some(Refusal::WaitsFor(_)) => return LeasePhase::Pending,
+        Some(Refusal::Spec { .. } | Refusal::Shortage(_)) => return LeasePhase::Failed,
+        None => {}
+    }
+    match facts.seen.service.map(|service| (service.state, service.pid)) {
+        Some((ServiceState::Running, Some(_))) => LeasePhase::Running,
+        Some((ServiceState::Ended | ServiceState::Failed, _)) => LeasePhase::Ended,
+        Some((ServiceState::Restarting, _)) => LeasePhase::Failed,
+        _ if facts.failure.is_some() || facts.closed.is_some() => LeasePhase::Failed,
+        _ => LeasePhase::Granting,
+    }
+}
+
+fn failed(failure: &Failure) -> Said {
+    let message = format!("{}: {} (attempt {})", failure.step, failure.message, failure.count);
+    Said {
+        next: Some(failure.next),
+        ..Said::new(Truth::False, failure.label, message, failure.owner)
+    }
+}
+
+fn granted(facts: &Facts<'_>) -> Said {
+    let seen = facts.seen;
+    let no = |reason: &str, message: String, owner| Said::new(Truth::False, reason, message, owner);
+    if let Some((reason, message)) = facts.blind {
+        return Said::new(Truth::Unknown, reason, message.to_owned(), "supervisor");
+    }
+    if let Some((reason, message)) = facts.closed {
+        return Said::new(Truth::Unknown, reason, message.to_owned(), "operator");
+    }
+    if let Some(failure) = facts.failure {
+        return failed(failure);
+    }
+    if facts.revoked {
+        return no("Releasing", format!("still there: {}", left(seen)), "supervisor");
+    }
+    if let Some(refusal) = facts.refusal {
+        let owner = match refusal {
+            Refusal::Spec { .. } => "tenant",
+            Refusal::Shortage(_) => "registry",
+            Refusal::WaitsFor(_) => "supervisor",
+        };
+        return no(refusal.label(), refusal.to_string(), owner);
+    }
+    if seen.fetching {
+        return no("Fetching", "the image is being fetched from the site".to_owned(), "supervisor");
+    }
+    match (&seen.slice, &seen.files) {
+        (Some(slice), ObservedFiles::Bundled(_)) if facts.recorded && slice.active => {
+            let Holding { cpus, memory_nodes, memory } = slice.limits.holding();
+            let (cpus, nodes) = (cpulist::render(&cpus), cpulist::render(&memory_nodes));
+            let message = format!("cpus {cpus}, nodes {nodes}, memory {memory}, as read back");
+            Said::new(Truth::True, "Held", message, "supervisor")
+        }
+        _ => no("Granting", "steps are under way".to_owned(), "supervisor"),
+    }
+}
+
+/// What of a lease is still there, in words.
+fn left(seen: &ObservedLease) -> String {
+    let parts = [
+        (seen.fetching, "a download"),
+        (seen.service.is_some(), "its service"),
+        (seen.slice.as_ref().is_some_and(|slice| slice.populated), "processes"),
+        (seen.slice.is_some(), "its slice"),
+        (seen.mounts > 0, "mounts"),
+        (seen.files != ObservedFiles::Absent, "files"),
+    ];
+    let there: Vec<&str> = parts.iter().filter(|(is, _)| *is).map(|(_, what)| *what).collect();
+    if there.is_empty() { "its entry in the ledger".to_owned() } else { there.join(", ") }
+}
+
+fn running(facts: &Facts<'_>) -> Said {
+    let no = |reason: &str, message: String, owner| Said::new(Truth::False, reason, message, owner);
+    if let Some((reason, message)) = facts.blind {
+        return Said::new(Truth::Unknown, reason, message.to_owned(), "supervisor");
+    }
+    let Some(service) = facts.seen.service else {
+        return no("NotStarted", "the program was not started".to_owned(), "supervisor");
+    };
+    let exit = service.exit.map_or_else(|| "ended".to_owned(), |exit| exit.to_string());
+    match (service.state, service.pid) {
+        (ServiceState::Running, Some(pid)) => {
+            Said::new(Truth::True, "Running", format!("process {pid}"), "tenant")
+        }
+        (ServiceState::Running | ServiceState::Starting | ServiceState::Stopped, _) => {
+            no("Starting", "the program is being started".to_owned(), "supervisor")
+        }
+        (ServiceState::Restarting, _) => {
+            let message =
+                format!("the program {exit}; it is started again within {RESTART_MAX_S} s");
+            no("Restarting", message, "tenant")
+        }
+        (ServiceState::Stopping, _) => {
+            no("Stopping", "the program is being stopped".to_owned(), "supervisor")
+        }
+        (ServiceState::Ended, _) => no("Ended", format!("the program {exit}"), "tenant"),
+        (ServiceState::Failed, _) => {
+            no("Failed", format!("the program {exit} and is left so"), "tenant")
+        }
+    }
+}
