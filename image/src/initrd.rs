@@ -136,7 +136,7 @@ pub fn pack(layout: &Layout, contents: &Contents<'_>, target: &Path) -> Result<S
         files::write(&plain, archive)?;
         let packed = plain.with_extension("zst");
         let names = [&plain, &packed].map(|p| format!("work/{}", p.file_name().unwrap_or_default().display()));
-        toolbox::run(layout, r#"zstd -q -12 -f -o "$2" "$1""#, &names)?;
+        toolbox::run(layout, r#"zstd -q -19 -f -o "$2" "$1""#, &names)?;
         files::remove(&plain)?;
         files::copy(&packed, target)?;
         Ok::<_, InitrdError>(files::remove(&packed)?)
