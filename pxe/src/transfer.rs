@@ -64,8 +64,9 @@ pub struct Sender {
     answered: bool,
     oack_pending: bool,
     resends: u32,
-    /// The window at `acked` was sent again at once: more repeated ACKs of it change nothing.
-    resent_here: bool,
+    /// Windows at whose base a repeated ACK changes nothing: the one that was just sent again, and the
+    /// next one, where the client acknowledges the copy.
+    deaf_windows: u8,
 }
 
 impl Sender {
@@ -98,7 +99,7 @@ impl Sender {
             sent: 0,
             answered: false,
             resends: 0,
-            resent_here: false,
+            deaf_windows: 0,
         }
     }
 
@@ -148,21 +149,19 @@ impl Sender {
         if ahead == 0 {
             // The client lost the window's first block (RFC 7440, 4), or repeats itself. Answering
             // every repetition would double the traffic for the rest of the transfer.
-            if self.resent_here || !self.answered {
+            if self.deaf_windows > 0 || !self.answered {
                 return Step::Wait;
             }
-            self.resent_here = true;
-            return Step::Blocks(self.acked + 1..self.sent + 1);
+            return self.resend();
         }
-        let after_resend = self.resent_here;
         self.answered = true;
         self.resends = 0;
         self.acked += ahead;
         if self.acked == self.blocks() {
             return Step::Done;
         }
-        // The copy of a window sent twice is acknowledged again, as a repetition at the new base.
-        self.resent_here = after_resend && ahead == in_flight;
+        let whole = ahead == in_flight;
+        self.deaf_windows = if whole { self.deaf_windows.saturating_sub(1) } else { 0 };
         self.send_window()
     }
 
@@ -175,7 +174,11 @@ impl Sender {
         if self.resends > RETRIES {
             return Step::Failed(Failure::Silent(RETRIES));
         }
-        self.resent_here = true;
+        self.resend()
+    }
+
+    fn resend(&mut self) -> Step {
+        self.deaf_windows = 2;
         Step::Blocks(self.acked + 1..self.sent + 1)
     }
 

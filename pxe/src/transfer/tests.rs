@@ -9,7 +9,7 @@ fn asked(blksize: u16, windowsize: u16) -> Asked {
 }
 
 /// A reading client of RFC 7440: acknowledges whole windows, and at once the last good block when one
-/// is missing. It knows only what is on the wire.
+/// is missing or nothing comes any more. What it has already it ignores.
 struct Client {
     window: u64,
     got: u64,
@@ -27,8 +27,13 @@ impl Client {
 
     /// Takes a DATA packet with the payload at `offset`; the ACK it sends, if any.
     fn take(&mut self, block: u16, offset: u64, length: u16, blksize: u16) -> Option<u16> {
-        if block != wrapped(self.got + 1) {
-            // Once for each gap: a client that complains of every packet only adds traffic.
+        let ahead = block.wrapping_sub(wrapped(self.got + 1));
+        if ahead > u16::MAX / 2 {
+            return None;
+        }
+        if ahead > 0 {
+            // Once for each gap. The next window begins behind what it acknowledges.
+            self.since_ack = 0;
             return (!std::mem::replace(&mut self.complained, true)).then(|| wrapped(self.got));
         }
         assert_eq!(offset, self.received, "bytes out of order");
@@ -87,10 +92,14 @@ fn play(size: u64, asked: &Asked, lose: &[bool]) -> Run {
             // Its last ACK got lost: the client dallies and answers repeated data (RFC 1350, 6).
             None if client.finished => sender.on_ack(wrapped(client.got)),
             None => {
-                // Both ends wait alike; the client, too, speaks up again.
-                client.complained = false;
+                // Nothing is on its way: one end or the other speaks up.
                 timeouts += 1;
-                sender.on_timeout()
+                if timeouts % 2 == 1 && client.got > 0 {
+                    (client.complained, client.since_ack) = (false, 0);
+                    if lost(timeouts) { Step::Wait } else { sender.on_ack(wrapped(client.got)) }
+                } else {
+                    sender.on_timeout()
+                }
             }
         };
     }
@@ -187,7 +196,10 @@ fn a_lost_first_block_is_sent_again_at_once_but_only_once() {
     assert_eq!(sender.on_ack(4), Step::Blocks(5..9), "ACK of the block before the window");
     assert_eq!(sender.on_ack(4), Step::Wait, "repetitions double no traffic");
     assert_eq!(sender.on_ack(8), Step::Blocks(9..13));
-    assert_eq!(sender.on_ack(10), Step::Blocks(11..15), "a window cut short goes on from there");
+    assert_eq!(sender.on_ack(8), Step::Wait, "the copy is acknowledged too");
+    assert_eq!(sender.on_ack(12), Step::Blocks(13..17));
+    assert_eq!(sender.on_ack(12), Step::Blocks(13..17), "a later loss is repaired at once again");
+    assert_eq!(sender.on_ack(14), Step::Blocks(15..19), "a window cut short goes on from there");
 }
 
 #[test]
