@@ -26,13 +26,13 @@ pub const JOINED: &str = "joined";
 const SIGNS: [Sign; 11] = [
     Sign { phase: "firmware", text: ">>Start " },
     Sign { phase: "kernel", text: "EFI stub: " },
-    Sign { phase: FLOOR, text: "stage1[" },
-    Sign { phase: "modules", text: "]: modules " },
-    Sign { phase: "link", text: "]: link " },
-    Sign { phase: "dhcp", text: "]: dhcp " },
-    Sign { phase: "image", text: "]: image " },
-    Sign { phase: "root", text: "]: root " },
-    Sign { phase: "systemd", text: "]: switch " },
+    Sign { phase: FLOOR, text: "bulkhead: mark init " },
+    Sign { phase: "modules", text: "bulkhead: mark modules " },
+    Sign { phase: "link", text: "bulkhead: mark link " },
+    Sign { phase: "dhcp", text: "bulkhead: mark dhcp " },
+    Sign { phase: "image", text: "bulkhead: mark image " },
+    Sign { phase: "root", text: "bulkhead: mark root " },
+    Sign { phase: "systemd", text: "bulkhead: mark switch " },
     Sign { phase: READY, text: "bulkhead: mark ready " },
     Sign { phase: JOINED, text: JOINED_SIGN },
 ];
@@ -88,11 +88,11 @@ mod tests {
         let lines = [
             line(1, "UEFI Interactive Shell"),
             line(2, ">>Start HTTP Boot over IPv4"),
-            line(3, "stage1[1.20]: image version 1"),
-            line(4, "stage1[1.30]: modules 20 loaded"),
-            line(5, "stage1[1.40]: image 57 MB"),
+            line(3, "bulkhead: mark init 1200 stage 1 runs"),
+            line(4, "bulkhead: mark modules 1300 kernel modules loaded"),
+            line(5, "bulkhead: mark image 1400 all images are here"),
             line(6, "bulkhead: mark ready 8000"),
-            line(7, "stage1[9.00]: modules 20 loaded"),
+            line(7, "bulkhead: mark modules 9000 kernel modules loaded"),
             line(8, "bulkhead: mark joined 9000"),
         ];
         let marks = marks(&lines);
