@@ -179,3 +179,7 @@ fn forget_overcome(failures: &mut Failures, plan: &Plan) {
     let pending: BTreeSet<&LeaseId> = plan.steps.iter().map(Step::id).collect();
     failures.retain(|id, _| pending.contains(id));
 }
+
+#[cfg(test)]
+#[path = "converge_tests.rs"]
+mod tests;

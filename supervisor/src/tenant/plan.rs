@@ -173,3 +173,7 @@ fn grant(entry: Entry, seen: &ObservedLease, new: bool) -> Vec<Step> {
     }
     steps
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+pub(crate) mod tests;

@@ -189,3 +189,7 @@ fn running(facts: &Facts<'_>) -> Said {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -103,3 +103,7 @@ pub fn service(
         ("StandardErrorFileToAppend", text(&dir.log())),
     ]
 }
+
+#[cfg(test)]
+#[path = "units_tests.rs"]
+mod tests;

@@ -1,0 +1,300 @@
+//! Plans as text: a row of cases that a reader can judge without running anything.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use bulkhead_api::inventory::{Core, CpuTopology, NumaNode};
+use bulkhead_api::lease::{InstanceKind, Workload};
+use bulkhead_api::units::Bytes;
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::tenant::model::{ObservedService, ObservedSlice};
+
+/// One node, `cores` cores of one CPU each, 4 GiB; core 0 stays with the host.
+pub(crate) fn host(cores: u32) -> Inventory {
+    let core = |id| Core { socket: 0, id, node: 0, cpus: BTreeSet::from([id]) };
+    let cpus = (0..cores).collect();
+    Inventory {
+        cpu: CpuTopology { cores: (0..cores).map(core).collect(), ..CpuTopology::default() },
+        memory: vec![NumaNode { id: 0, total: Bytes::new(4 << 30), cpus }],
+        ..Inventory::default()
+    }
+}
+
+pub(crate) fn id(name: &str) -> LeaseId {
+    LeaseId { tenant: "acme".parse().unwrap(), name: name.parse().unwrap() }
+}
+
+pub(crate) fn spec(cpus: u32, mib: u64) -> LeaseSpec {
+    LeaseSpec {
+        site: None,
+        instance: InstanceKind::Container,
+        cpus,
+        memory: Bytes::new(mib << 20),
+        gpus: vec![],
+        networks: vec![],
+        volumes: vec![],
+        workload: Workload {
+            image: "oci://bulkhead.site/demo:latest".to_owned(),
+            args: vec![],
+            restart: RestartPolicy::Always,
+        },
+        revocable: None,
+    }
+}
+
+fn entry(name: &str, spec: LeaseSpec, cpus: &[u32]) -> Entry {
+    let memory = spec.memory;
+    let cpus = cpus.iter().copied().collect();
+    let holding = Holding { cpus, memory_nodes: BTreeSet::from([0]), memory };
+    Entry { id: id(name), spec, holding }
+}
+
+/// As a granted lease looks.
+fn granted(entry: &Entry, state: ServiceState) -> ObservedLease {
+    ObservedLease {
+        slice: Some(ObservedSlice {
+            limits: Limits::of(&entry.holding),
+            active: true,
+            populated: true,
+        }),
+        service: Some(ObservedService { state, pid: Some(7), restarts: 0, exit: None }),
+        mounts: 0,
+        files: ObservedFiles::Bundled(Box::new(entry.clone())),
+        fetching: false,
+        image_digest: None,
+    }
+}
+
+#[derive(Default)]
+struct Case {
+    desired: Desired,
+    observed: Observed,
+    ledger: Ledger,
+}
+
+impl Case {
+    fn want(mut self, name: &str, spec: LeaseSpec) -> Self {
+        self.desired.insert(id(name), spec);
+        self
+    }
+
+    fn held(mut self, entry: Entry) -> Self {
+        self.ledger.record(entry);
+        self
+    }
+
+    fn seen(mut self, name: &str, seen: ObservedLease) -> Self {
+        self.observed.leases.insert(id(name), seen);
+        self
+    }
+
+    fn check(&self, cores: u32, expected: &Expect) {
+        let plan = plan(&self.desired, &self.observed, &self.ledger, &host(cores));
+        let mut text = String::new();
+        for step in &plan.steps {
+            writeln!(text, "{step}").unwrap();
+        }
+        for (id, refusal) in &plan.refused {
+            writeln!(text, "refused {id}: {refusal}").unwrap();
+        }
+        expected.assert_eq(&text);
+    }
+}
+
+#[test]
+fn an_empty_host_without_leases_needs_nothing() {
+    Case::default().check(4, &expect![""]);
+}
+
+#[test]
+fn a_new_lease_is_recorded_before_anything_of_it_is_made() {
+    Case::default().want("a", spec(2, 512)).check(
+        4,
+        &expect![[r#"
+            record acme/a: cpus 1-2, nodes 0, memory 512Mi
+            fetch oci://bulkhead.site/demo:latest for acme/a
+            write container of acme/a
+            set slice of acme/a: cpus 1-2, memory 512Mi
+            start service of acme/a
+        "#]],
+    );
+}
+
+#[test]
+fn a_lease_that_runs_as_wanted_needs_nothing() {
+    let held = entry("a", spec(1, 64), &[1]);
+    let seen = granted(&held, ServiceState::Running);
+    Case::default().want("a", spec(1, 64)).held(held).seen("a", seen).check(4, &expect![""]);
+}
+
+#[test]
+fn a_lease_that_is_not_wanted_is_taken_back_before_another_gets_anything() {
+    let held = entry("b", spec(1, 64), &[1]);
+    let seen = granted(&held, ServiceState::Running);
+    Case::default().want("a", spec(1, 64)).held(held).seen("b", seen).check(
+        4,
+        &expect![[r#"
+            stop service of acme/b
+            remove slice of acme/b
+            remove files of acme/b
+            forget acme/b
+            record acme/a: cpus 2, nodes 0, memory 64Mi
+            fetch oci://bulkhead.site/demo:latest for acme/a
+            write container of acme/a
+            set slice of acme/a: cpus 2, memory 64Mi
+            start service of acme/a
+        "#]],
+    );
+}
+
+#[test]
+fn room_that_is_still_held_is_waited_for_and_not_given_out() {
+    let held = entry("b", spec(3, 64), &[1, 2, 3]);
+    let seen = granted(&held, ServiceState::Stopping);
+    Case::default().want("a", spec(1, 64)).held(held).seen("b", seen).check(
+        4,
+        &expect![[r#"
+            stop service of acme/b
+            remove slice of acme/b
+            remove files of acme/b
+            forget acme/b
+            refused acme/a: waits for room until acme/b is gone
+        "#]],
+    );
+}
+
+#[test]
+fn an_impossible_grant_holds_up_neither_a_revoke_nor_another_grant() {
+    let mut elsewhere = spec(1, 64);
+    elsewhere.workload.image = "oci://docker.io/library/busybox:1".to_owned();
+    let mut vm = spec(1, 64);
+    vm.instance = InstanceKind::Vm;
+    Case::default()
+        .want("a", spec(9, 64))
+        .want("b", elsewhere)
+        .want("c", vm)
+        .want("d", spec(1, 64))
+        .held(entry("gone", spec(1, 64), &[1]))
+        .check(
+            4,
+            &expect![[r#"
+                forget acme/gone
+                record acme/d: cpus 2, nodes 0, memory 64Mi
+                fetch oci://bulkhead.site/demo:latest for acme/d
+                write container of acme/d
+                set slice of acme/d: cpus 2, memory 64Mi
+                start service of acme/d
+                refused acme/a: cpus: 9 cores wanted, 2 free of 3
+                refused acme/b: spec.workload.image: image "oci://docker.io/library/busybox:1" is on docker.io: images come from the site's cache; publish it there and name it oci://bulkhead.site/…
+                refused acme/c: spec.instance: virtual machines cannot be leased by this version of Bulkhead
+            "#]],
+        );
+}
+
+#[test]
+fn a_changed_spec_is_taken_back_whole_and_granted_anew() {
+    let held = entry("a", spec(1, 64), &[1]);
+    let seen = granted(&held, ServiceState::Running);
+    let case = Case::default().want("a", spec(2, 64)).held(held).seen("a", seen);
+    case.check(
+        4,
+        &expect![[r#"
+            stop service of acme/a
+            remove slice of acme/a
+            remove files of acme/a
+            forget acme/a
+        "#]],
+    );
+}
+
+#[test]
+fn a_slice_that_nobody_recorded_is_removed_and_its_cores_are_not_given_out_before() {
+    let stray = entry("stray", spec(3, 64), &[1, 2, 3]);
+    let mut seen = granted(&stray, ServiceState::Running);
+    seen.files = ObservedFiles::Absent;
+    Case::default().want("a", spec(1, 64)).seen("stray", seen).check(
+        4,
+        &expect![[r#"
+            stop service of acme/stray
+            remove slice of acme/stray
+            refused acme/a: waits for room until acme/stray is gone
+        "#]],
+    );
+}
+
+#[test]
+fn limits_that_drifted_are_set_again_and_the_program_goes_on() {
+    let held = entry("a", spec(1, 64), &[1]);
+    let mut seen = granted(&held, ServiceState::Running);
+    seen.slice.as_mut().unwrap().limits.memory = None;
+    Case::default().want("a", spec(1, 64)).held(held).seen("a", seen).check(
+        4,
+        &expect![[r#"
+            set slice of acme/a: cpus 1, memory 64Mi
+        "#]],
+    );
+}
+
+#[test]
+fn after_a_crash_only_what_is_missing_is_done() {
+    let held = entry("a", spec(1, 64), &[1]);
+    let mut seen = granted(&held, ServiceState::Running);
+    seen.service = None;
+    let case = |files| {
+        let seen = ObservedLease { files, slice: None, ..seen.clone() };
+        Case::default().want("a", spec(1, 64)).held(held.clone()).seen("a", seen)
+    };
+    case(ObservedFiles::Fetched).check(
+        4,
+        &expect![[r#"
+            write container of acme/a
+            set slice of acme/a: cpus 1, memory 64Mi
+            start service of acme/a
+        "#]],
+    );
+    case(ObservedFiles::Bundled(Box::new(held.clone()))).check(
+        4,
+        &expect![[r#"
+            set slice of acme/a: cpus 1, memory 64Mi
+            start service of acme/a
+        "#]],
+    );
+}
+
+#[test]
+fn a_program_that_ended_is_left_so_where_its_policy_says_so() {
+    for (restart, state, steps) in [
+        (RestartPolicy::Never, ServiceState::Failed, expect![""]),
+        (RestartPolicy::Never, ServiceState::Ended, expect![""]),
+        (RestartPolicy::OnFailure, ServiceState::Ended, expect![""]),
+        (RestartPolicy::Always, ServiceState::Restarting, expect![""]),
+        (
+            RestartPolicy::Always,
+            ServiceState::Failed,
+            expect![[r#"
+                stop service of acme/a
+                start service of acme/a
+            "#]],
+        ),
+    ] {
+        let mut spec = spec(1, 64);
+        spec.workload.restart = restart;
+        let held = entry("a", spec.clone(), &[1]);
+        let seen = granted(&held, state);
+        Case::default().want("a", spec).held(held).seen("a", seen).check(4, &steps);
+    }
+}
+
+#[test]
+fn a_lease_that_cannot_be_read_is_left_alone_and_keeps_its_cores() {
+    let mut case = Case::default().want("b", spec(3, 64)).held(entry("a", spec(2, 64), &[1, 2]));
+    case.observed.unreadable.insert(id("a"), "read memory.max".to_owned());
+    case.check(
+        4,
+        &expect![[r#"
+            refused acme/b: cpus: 3 cores wanted, 1 free of 3
+        "#]],
+    );
+}
