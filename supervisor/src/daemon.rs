@@ -60,10 +60,14 @@ pub async fn run(paths: Paths, stop: impl Future<Output = ()>) -> Result<(), Dae
     let events = Events::new(events::KEPT);
     let (uplink_events, uplink) = mpsc::channel(QUEUE);
     let (logs, replies) = mpsc::channel(QUEUE);
-    let (ask, asks) = mpsc::channel(QUEUE);
-    let view = View { status: status.subscribe(), events: events.clone(), asks: ask, user: ROOT };
+    let view = View {
+        status: status.subscribe(),
+        events: events.clone(),
+        paths: paths.clone(),
+        user: ROOT,
+    };
     let reports = status.subscribe();
-    let ends = Ends { uplink, asks, logs, status, events };
+    let ends = Ends { uplink, logs, status, events };
     let node = Node::new(paths.clone(), service, ends);
 
     let mut parts: JoinSet<Result<&'static str, DaemonError>> = JoinSet::new();
@@ -96,3 +100,7 @@ pub async fn run(paths: Paths, stop: impl Future<Output = ()>) -> Result<(), Dae
 
 /// The one user who may ask on a host.
 const ROOT: u32 = 0;
+
+#[cfg(test)]
+#[path = "daemon_tests.rs"]
+mod tests;

@@ -59,6 +59,8 @@ fn process_ticks(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -71,6 +73,15 @@ mod tests {
     fn kernel_threads_do_not_count() {
         let stat = "33 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 5 5 0 0 20 0 1 0 1 0 0";
         assert_eq!(process_ticks(stat), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_or_left_out(line in ".{0,80}", name in "[ -~]{0,16}") {
+            let _ = process_ticks(&line);
+            let stat = format!("5 ({name}) S 1 1 1 0 -1 0 9 8 7 6 1 2 3 4 20 0 1 0 1 1 1");
+            prop_assert_eq!(process_ticks(&stat), Some(10));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_api::inventory::Inventory;
+use bulkhead_api::link::rpc::LogReply;
 use bulkhead_api::time::Timestamp;
 
 use super::state::{Domain, Trouble};
@@ -17,6 +18,8 @@ pub(super) enum Done {
     Hardware(Box<Inventory>),
     /// The domain was opened, or not.
     Opened(Result<Box<Tenants>, SystemdError>),
+    /// A log was read for the registry.
+    Log(LogReply),
     /// A pass is over; it was made for that generation.
     Passed(Box<Tenants>, Pass, u64),
 }
@@ -80,6 +83,10 @@ impl Node {
                 self.pass_due = Instant::now() + LOOK;
                 self.observed = true;
                 self.closed(&error, "SystemdUnreachable");
+            }
+            Done::Log(reply) => {
+                self.logs_underway = self.logs_underway.saturating_sub(1);
+                self.reply(reply);
             }
             Done::Passed(tenants, pass, generation) => self.passed(tenants, pass, generation),
         }

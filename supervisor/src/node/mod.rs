@@ -20,14 +20,13 @@ pub mod report;
 mod spec;
 pub mod state;
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
-use bulkhead_api::link::rpc::LogReply;
+use bulkhead_api::link::rpc::{LogReply, LogRequest};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 use tokio::sync::{mpsc, watch};
@@ -35,7 +34,6 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use self::job::Done;
-use self::logs::{Asker, LogAsk};
 use self::milestones::{Milestones, millis};
 use self::report::{Moment, report, same};
 use self::state::{Domain, Link, State, Trouble};
@@ -54,8 +52,8 @@ const HARDWARE: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(200);
 /// A pass that takes longer is stuck.
 pub const PASS_DEADLINE: Duration = Duration::from_secs(300);
-/// Log requests that wait for the end of a pass.
-const ASKS: usize = 64;
+/// Logs that are read at the same time.
+const LOGS: usize = 8;
 
 /// Why the loop ended.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +68,6 @@ pub enum NodeError {
 pub struct Ends {
     /// From the uplink.
     pub uplink: mpsc::Receiver<uplink::Event>,
-    /// From the local socket.
-    pub asks: mpsc::Receiver<LogAsk>,
     /// To the uplink.
     pub logs: mpsc::Sender<LogReply>,
     /// To everybody.
@@ -100,7 +96,7 @@ pub struct Node {
     jobs: JoinSet<Done>,
     /// Resolves when a pass should look at something; absent once it did, until the next pass is over.
     changed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    asks: VecDeque<LogAsk>,
+    logs_underway: usize,
     /// The domain was opened and passed over, or cannot be opened: the first observation is complete.
     observed: bool,
     ready: bool,
@@ -131,7 +127,7 @@ impl Node {
             seat: Seat::Absent,
             jobs: JoinSet::new(),
             changed: None,
-            asks: VecDeque::new(),
+            logs_underway: 0,
             observed: false,
             ready: false,
             pass_due: now,
@@ -157,7 +153,6 @@ impl Node {
     pub async fn run(mut self) -> Result<(), NodeError> {
         loop {
             self.start_jobs();
-            self.answer_logs();
             self.say();
             if self.progresses() {
                 self.service.alive();
@@ -169,7 +164,6 @@ impl Node {
                     None => return Ok(()),
                 },
                 Some(done) = self.jobs.join_next() => self.done(done?),
-                Some(ask) = self.ends.asks.recv() => self.queue(ask),
                 () = resolved(&mut self.changed) => {
                     self.changed = None;
                     self.pass_due = Instant::now();
@@ -221,43 +215,23 @@ impl Node {
                 self.state.not_renewed = Some(trouble);
             }
             uplink::Event::Spec(json) => self.offered(&json),
-            uplink::Event::Logs(request) => match logs::asked(&request) {
-                Ok(ask) => self.queue(ask),
-                Err(reply) => self.reply(reply),
-            },
+            uplink::Event::Logs(request) => self.asked(request),
         }
     }
 
-    fn queue(&mut self, ask: LogAsk) {
-        if self.asks.len() < ASKS {
-            self.asks.push_back(ask);
-        } else if let Asker::Site(id) = ask.asker {
-            // A local asker sees its end of the channel close.
-            self.reply(logs::refusal(id, "too many log requests at once, ask again".to_owned()));
+    fn asked(&mut self, request: LogRequest) {
+        if self.logs_underway >= LOGS {
+            let busy = "too many logs are asked for at once, ask again".to_owned();
+            return self.reply(logs::refusal(request.id, busy));
         }
+        self.logs_underway += 1;
+        let paths = self.paths.clone();
+        self.jobs.spawn_blocking(move || Done::Log(logs::answer(&paths, &request)));
     }
 
     fn reply(&self, reply: LogReply) {
         if self.ends.logs.try_send(reply).is_err() {
             warn!("log reply dropped: the link takes no more");
-        }
-    }
-
-    fn answer_logs(&mut self) {
-        match &self.seat {
-            Seat::Busy(_) => {}
-            Seat::Idle(tenants) => {
-                for ask in self.asks.drain(..) {
-                    logs::answer(ask, tenants, &self.ends.logs);
-                }
-            }
-            Seat::Absent => {
-                for ask in std::mem::take(&mut self.asks) {
-                    if let Asker::Site(id) = ask.asker {
-                        self.reply(logs::refusal(id, "systemd is not reachable".to_owned()));
-                    }
-                }
-            }
         }
     }
 

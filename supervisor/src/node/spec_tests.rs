@@ -30,7 +30,6 @@ fn node(paths: &Paths) -> Node {
     let status = watch::Sender::new(Arc::new(starting(paths)));
     let ends = Ends {
         uplink: mpsc::channel(1).1,
-        asks: mpsc::channel(1).1,
         logs: mpsc::channel(1).0,
         status,
         events: Events::new(8),

@@ -28,11 +28,11 @@ use std::sync::Arc;
 
 use bulkhead_api::status::HostStatus;
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use self::peer::{Allowed, Peer};
 use crate::events::Events;
-use crate::node::logs::LogAsk;
+use crate::paths::Paths;
 
 /// What the requests read.
 #[derive(Debug, Clone)]
@@ -41,8 +41,8 @@ pub struct View {
     pub status: watch::Receiver<Arc<HostStatus>>,
     /// What happened.
     pub events: Events,
-    /// To the node, for consoles of leases.
-    pub asks: mpsc::Sender<LogAsk>,
+    /// Where consoles of leases are.
+    pub paths: Paths,
     /// The user who may ask besides root: root itself on a host.
     pub user: u32,
 }

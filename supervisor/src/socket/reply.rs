@@ -24,8 +24,8 @@ pub(super) fn not_found(message: String) -> Refused {
     refused(StatusCode::NOT_FOUND, "NotFound", message)
 }
 
-pub(super) fn unavailable(message: &str) -> Refused {
-    refused(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", message.to_owned())
+pub(super) fn broken(message: &str) -> Refused {
+    refused(StatusCode::INTERNAL_SERVER_ERROR, "Internal", message.to_owned())
 }
 
 pub(super) fn bad_field(field: &str, message: String) -> Refused {

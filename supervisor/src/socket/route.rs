@@ -16,13 +16,13 @@ use bulkhead_api::lease::ReportedLease;
 use bulkhead_api::status::HostStatus;
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::View;
-use super::reply::{Refused, bad_field, not_found, refused, unavailable};
+use super::reply::{Refused, bad_field, broken, not_found, refused};
 use crate::events::{Event, Events};
-use crate::node::logs::{Asker, LogAsk, MOST_LINES};
-use crate::tenant::LogError;
+use crate::node::logs::MOST_LINES;
+use crate::tenant::{self, LogError};
 
 /// Lines of a log where none are asked for.
 const LINES: u32 = 100;
@@ -86,14 +86,12 @@ async fn log(
     if !(1..=MOST_LINES).contains(&lines) {
         return Err(bad_field("lines", format!("{lines}: expected 1 to {MOST_LINES}")));
     }
-    let (reply, answer) = oneshot::channel();
-    let ask = LogAsk { id, lines, asker: Asker::Local(reply) };
-    view.asks.send(ask).await.map_err(|_| unavailable("the supervisor is stopping"))?;
-    match answer.await {
+    let read = tokio::task::spawn_blocking(move || tenant::log(&view.paths, &id, lines));
+    match read.await {
         Ok(Ok(text)) => Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()),
         Ok(Err(error @ LogError::Absent(_))) => Err(not_found(error.to_string())),
-        Ok(Err(error)) => Err(unavailable(&Chain(&error).to_string())),
-        Err(_) => Err(unavailable("the supervisor does not reach the leases now, ask again")),
+        Ok(Err(error @ LogError::Read { .. })) => Err(broken(&Chain(&error).to_string())),
+        Err(error) => Err(broken(&Chain(&error).to_string())),
     }
 }
 

@@ -14,10 +14,9 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::events::{Event, News};
-use crate::node::logs::Asker;
 use crate::node::report::{Moment, report};
 use crate::node::state::State;
-use crate::tenant::LogError;
+use crate::tenant::files::LeaseDir;
 use crate::testing::{LONG, host_id};
 
 fn id(name: &str) -> LeaseId {
@@ -36,7 +35,7 @@ fn status() -> HostStatus {
 struct Served {
     dir: TempDir,
     events: Events,
-    asks: mpsc::Receiver<LogAsk>,
+    paths: Paths,
     _status: watch::Sender<Arc<HostStatus>>,
     tasks: JoinSet<()>,
 }
@@ -45,12 +44,13 @@ fn serve(user: u32) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let events = Events::new(4);
     let status = watch::Sender::new(Arc::new(status()));
-    let (ask, asks) = mpsc::channel(4);
-    let view = View { status: status.subscribe(), events: events.clone(), asks: ask, user };
+    let paths = Paths::below(dir.path());
+    let view =
+        View { status: status.subscribe(), events: events.clone(), paths: paths.clone(), user };
     let listener = bind(&dir.path().join("sock")).unwrap();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { run(listener, view).await.unwrap() });
-    Served { dir, events, asks, _status: status, tasks }
+    Served { dir, events, paths, _status: status, tasks }
 }
 
 impl Served {
@@ -114,29 +114,25 @@ async fn what_is_not_there_or_not_a_name_is_refused_with_a_sentence() {
 }
 
 #[tokio::test]
-async fn a_log_is_asked_of_the_node_and_its_refusals_are_told_apart() {
+async fn the_end_of_a_console_is_shown_and_one_that_cannot_be_read_is_told_from_one_that_is_not_there()
+ {
     let mut served = serve(0);
-    let (_, mut asks) = mpsc::channel(1);
-    std::mem::swap(&mut served.asks, &mut asks);
-    let mut node = JoinSet::new();
-    node.spawn(async move {
-        while let Some(LogAsk { id, lines, asker: Asker::Local(reply) }) = asks.recv().await {
-            if id.name.as_str() == "busy" {
-                continue;
-            }
-            let log = match id.name.as_str() {
-                "a" => Ok(format!("{lines} lines\n").into_bytes()),
-                _ => Err(LogError::Absent(id)),
-            };
-            let _ = reply.send(log);
-        }
-    });
-    assert_eq!(served.get("/v1/leases/acme/a/log").await.1, "100 lines\n");
-    assert_eq!(served.get("/v1/leases/acme/a/log?lines=7").await.1, "7 lines\n");
+    let log = LeaseDir::new(&served.paths, &id("a")).log();
+    fs::create_dir_all(log.parent().unwrap()).unwrap();
+    fs::write(&log, "one\ntwo\nthree\n").unwrap();
+    assert_eq!(served.get("/v1/leases/acme/a/log").await.1, "one\ntwo\nthree\n");
+    assert_eq!(served.get("/v1/leases/acme/a/log?lines=1").await.1, "three\n");
     let (status, error) = served.refusal("/v1/leases/acme/b/log").await;
     assert_eq!((status, error.reason.as_str()), (StatusCode::NOT_FOUND, "NotFound"));
-    let (status, _) = served.refusal("/v1/leases/acme/busy/log").await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    fs::remove_file(&log).unwrap();
+    fs::create_dir(&log).unwrap();
+    let (status, error) = served.refusal("/v1/leases/acme/a/log").await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(
+        error.message.starts_with("read the console log of lease acme/a: "),
+        "{}",
+        error.message
+    );
 }
 
 #[tokio::test]

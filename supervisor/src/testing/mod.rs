@@ -14,7 +14,7 @@ use bulkhead_api::time::Timestamp;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 pub(crate) use self::authority::{Authority, DayRange};
-pub(crate) use self::site::{Enrolment, Site, Verdict};
+pub(crate) use self::site::{Attached, Enrolment, Site, Verdict};
 use crate::paths::Paths;
 
 /// The ticket in [`boot_files`].
