@@ -35,6 +35,10 @@ pub struct VerityImage {
     pub data_blocks: u64,
     /// Size of the whole file in bytes.
     pub size: u64,
+    /// CRC-32 (ISO-HDLC) of the whole file: finds accidents of storage and transport at once, where a hash of everything would
+    /// be slow. Against forgery there is the hash tree. Absent: not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<u32>,
 }
 
 /// What stage 1 trusts. It is in the initrd, which the UKI's signature covers.

@@ -101,6 +101,7 @@ mod tests {
                 salt: "00".into(),
                 data_blocks: 1,
                 size: 8192,
+                crc32: None,
             },
             extensions: vec![],
             uki_sha256: "cd".repeat(32),

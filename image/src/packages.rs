@@ -118,7 +118,7 @@ impl<'a> Archive<'a> {
             let arguments = [packages.join(","), excludes.join(" "), SUITE.to_owned()];
             toolbox::run(self.layout, BASE, &arguments)?;
             let status = files::read_text(&self.layout.sbom().join("root.status"))?;
-            self.record("root", lock::installed(&status, &self.layout.debs())?)
+            self.record("root", &lock::installed(&status, &self.layout.debs())?)
         })
     }
 
@@ -133,7 +133,7 @@ impl<'a> Archive<'a> {
             let locked = self.lock.set("kernel").into_iter().next();
             let (name, version) = locked.map(|(n, p)| (n, p.version)).unwrap_or_default();
             let answer = toolbox::run(self.layout, KERNEL, &[name, version])?;
-            self.record("kernel", self.downloaded(&answer)?)
+            self.record("kernel", &self.downloaded(&answer)?)
         })
     }
 
@@ -155,7 +155,7 @@ impl<'a> Archive<'a> {
             let found = self.downloaded(&toolbox::run(self.layout, LAYER, &arguments)?)?;
             let base = Lock::parse(&root)?.set("root");
             match found.keys().find(|name| base.contains_key(*name)) {
-                None => self.record(set, found),
+                None => self.record(set, &found),
                 Some(package) => Err(PackagesError::LayerChangesRoot {
                     layer: set.to_owned(),
                     package: package.clone(),
@@ -199,10 +199,10 @@ impl<'a> Archive<'a> {
     }
 
     /// Keeps the list of a set's packages, checked against the lock.
-    fn record(&self, set: &str, found: Set) -> Result<(), PackagesError> {
-        lock::compare(set, &self.lock.set(set), &found)?;
+    fn record(&self, set: &str, found: &Set) -> Result<(), PackagesError> {
+        lock::compare(set, &self.lock.set(set), found)?;
         let path = self.layout.sbom().join(format!("{set}.packages"));
-        Ok(files::write(&path, lock::render_set(set, &found))?)
+        Ok(files::write(&path, lock::render_set(set, found))?)
     }
 
     /// What is in the image now: the sets recorded by the package parts.

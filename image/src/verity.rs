@@ -62,9 +62,15 @@ pub fn pack(layout: &Layout, name: &str, tree: &str, image: &str) -> Result<Veri
         return Err(PackError::NoRootHash { image: image.to_owned(), answer });
     };
     let path = layout.out.join(image);
-    let size = files::size(&path)?;
-    let described =
-        VerityImage { name: name.to_owned(), root_hash: (*root_hash).to_owned(), salt, data_blocks, size };
+    let content = files::read(&path)?;
+    let described = VerityImage {
+        name: name.to_owned(),
+        root_hash: (*root_hash).to_owned(),
+        salt,
+        data_blocks,
+        size: content.len() as u64,
+        crc32: Some(crc32fast::hash(&content)),
+    };
     let text = serde_json::to_string_pretty(&described)
         .map_err(|source| PackError::Description { image: image.to_owned(), source })?;
     files::write(&description(&path), text)?;

@@ -89,6 +89,7 @@ mod tests {
             salt: "00ff".into(),
             data_blocks: 10,
             size: 0,
+            crc32: None,
         };
         let hash = "ab".repeat(32);
         let table = table(&image, "/dev/loop3");

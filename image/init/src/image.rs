@@ -1,11 +1,17 @@
-//! Fetches an image into sealed memory; its blocks are hashed on a second thread while they arrive.
+//! Fetches an image into sealed memory and refuses it when it is damaged.
 //!
-//! Nothing that came over the network is used before all of it was found to be what the initrd's root hash stands for.
+//! | check | finds | cost |
+//! |---|---|---|
+//! | CRC-32 of all, here | every accident, before anything of the image runs | little |
+//! | hash tree by the root hash, here | a forged or damaged tree | 1/128 of the data is hashed |
+//! | data blocks by the tree, in dm-verity | forged data, before a byte of it is used | as blocks are read |
+//!
+//! Hashing all data here as well would cost 6 s under software emulation for 60 MB.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc;
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::boot::VerityImage;
@@ -18,10 +24,8 @@ use crate::fetch::{self, Body, Bound, FetchError};
 use crate::http::Base;
 use crate::tree::{self, BLOCK, Corrupt, Digest, Hasher};
 
-/// Bytes handed to the hashing thread at a time: whole blocks.
-const PIECE: usize = 64 * BLOCK;
-/// Pieces on their way to it.
-const AHEAD: usize = 8;
+/// Bytes moved at a time.
+const PIECE: usize = 256 * 1024;
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -56,6 +60,7 @@ struct Wanted {
     root: Digest,
     hasher: Hasher,
     data_bytes: u64,
+    tree_bytes: usize,
 }
 
 impl Wanted {
@@ -68,7 +73,9 @@ impl Wanted {
             return Err(bad("a size that does not fit its number of blocks"));
         }
         let data_bytes = image.data_blocks * BLOCK as u64;
-        Ok(Self { root, hasher: Hasher::new(&salt), data_bytes })
+        let tree_bytes = usize::try_from(image.size - data_bytes)
+            .map_err(|_| bad("a hash tree that does not fit into memory"))?;
+        Ok(Self { root, hasher: Hasher::new(&salt), data_bytes, tree_bytes })
     }
 }
 
@@ -92,7 +99,8 @@ pub fn fetch(base: &Base, image: &VerityImage, console: &Console) -> Result<Owne
     let flags = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_CLOEXEC;
     let mut file = File::from(memfd_create(image.name.as_str(), flags).map_err(memory)?);
     let start = Instant::now();
-    receive(&mut body, image, &wanted, &mut file, console)?;
+    let crc = receive(&mut body, image, &mut file, console)?;
+    check(image, &wanted, &file, crc)?;
     let seals = SealFlag::F_SEAL_WRITE
         | SealFlag::F_SEAL_SHRINK
         | SealFlag::F_SEAL_GROW
@@ -100,85 +108,56 @@ pub fn fetch(base: &Base, image: &VerityImage, console: &Console) -> Result<Owne
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(memory)?;
     let seconds = start.elapsed().as_secs_f64();
     console.say(&format!(
-        "image {}: {} MB in {seconds:.1} s, every block verified",
+        "image {}: {} MB in {seconds:.1} s, intact",
         image.name,
         megabytes(image.size)
     ));
     Ok(file.into())
 }
 
-/// Moves the body to `file` and through the hasher, then checks the hashes.
+/// Moves the body to `file`; returns its CRC-32.
 fn receive(
     body: &mut Body,
     image: &VerityImage,
-    wanted: &Wanted,
     file: &mut File,
     console: &Console,
-) -> Result<(), ImageError> {
-    let (full, pieces) = mpsc::sync_channel::<Vec<u8>>(AHEAD);
-    let (empty, spare) = mpsc::channel::<Vec<u8>>();
-    let (digests, tree) = std::thread::scope(|scope| {
-        let hashing = scope.spawn(move || hash(wanted, &pieces, &empty));
-        let moved = pump(body, image, file, console, |piece| {
-            // the hashing thread ends only when `full` is dropped
-            let _ = full.send(piece);
-            spare.try_recv().unwrap_or_default()
-        });
-        drop(full);
-        let hashed = hashing.join().unwrap_or_default();
-        moved.map(|()| hashed)
-    })?;
-    wanted
-        .hasher
-        .check(wanted.root, &digests, &tree)
-        .map_err(|corrupt| ImageError::Corrupt(image.name.clone(), corrupt))
-}
-
-/// Digests of the data blocks, and the bytes behind the data.
-fn hash(
-    wanted: &Wanted,
-    pieces: &mpsc::Receiver<Vec<u8>>,
-    empty: &mpsc::Sender<Vec<u8>>,
-) -> (Vec<Digest>, Vec<u8>) {
-    let (mut digests, mut tree) = (Vec::new(), Vec::new());
-    let mut data_left = wanted.data_bytes;
-    for piece in pieces {
-        let data = usize::try_from(data_left).unwrap_or(usize::MAX).min(piece.len());
-        let (blocks, behind) = piece.split_at(data);
-        wanted.hasher.digests(blocks, &mut digests);
-        tree.extend_from_slice(behind);
-        data_left -= data as u64;
-        // nobody waits for it at the end
-        let _ = empty.send(piece);
-    }
-    (digests, tree)
-}
-
-fn pump(
-    body: &mut Body,
-    image: &VerityImage,
-    file: &mut File,
-    console: &Console,
-    mut pass: impl FnMut(Vec<u8>) -> Vec<u8>,
-) -> Result<(), ImageError> {
-    let mut piece = Vec::new();
+) -> Result<u32, ImageError> {
+    let (mut piece, mut crc) = (vec![0; PIECE], crc32fast::Hasher::new());
     let (mut moved, mut shown) = (0_u64, Instant::now());
     loop {
-        piece.resize(PIECE, 0);
         let count = body.fill(&mut piece).map_err(|e| ImageError::Fetch(image.name.clone(), e))?;
-        if count == 0 {
-            return Ok(());
-        }
-        piece.truncate(count);
-        file.write_all(&piece).map_err(|e| ImageError::Store(image.name.clone(), e))?;
+        let part = piece.get(..count).filter(|part| !part.is_empty());
+        let Some(part) = part else { return Ok(crc.finalize()) };
+        crc.update(part);
+        file.write_all(part).map_err(|e| ImageError::Store(image.name.clone(), e))?;
         moved += count as u64;
         if shown.elapsed() >= PROGRESS {
             shown = Instant::now();
             let (done, all) = (megabytes(moved), megabytes(image.size));
             console.say(&format!("image {}: {done} of {all} MB", image.name));
         }
-        piece = pass(piece);
     }
+}
+
+/// Checks the tree, and the data by its CRC; only if that differs are all blocks hashed, to name the damaged one.
+fn check(image: &VerityImage, wanted: &Wanted, file: &File, crc: u32) -> Result<(), ImageError> {
+    let corrupt = |corrupt| ImageError::Corrupt(image.name.clone(), corrupt);
+    let store = |source| ImageError::Store(image.name.clone(), source);
+    let mut tree = vec![0; wanted.tree_bytes];
+    file.read_exact_at(&mut tree, wanted.data_bytes).map_err(store)?;
+    let expected =
+        wanted.hasher.check_tree(wanted.root, image.data_blocks, &tree).map_err(corrupt)?;
+    if image.crc32.is_none_or(|expected| expected == crc) {
+        return Ok(());
+    }
+    let mut piece = vec![0; BLOCK];
+    for (block, digest) in (0..image.data_blocks).zip(&expected) {
+        file.read_exact_at(&mut piece, block * BLOCK as u64).map_err(store)?;
+        if wanted.hasher.digest(&piece) != *digest {
+            return Err(corrupt(Corrupt::Data { block }));
+        }
+    }
+    Err(ImageError::Description { image: image.name.clone(), wrong: "a checksum of another image" })
 }
 
 fn megabytes(bytes: u64) -> u64 {
@@ -196,6 +175,7 @@ mod tests {
             salt: "00".into(),
             data_blocks: 2,
             size: 3 * 4096,
+            crc32: None,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  mounts ─► command line as expected? ─► drivers ─► link ─► DHCP ─► boot.json ─► root image, layers
-//!                                                     ▲                               │ every block hashed
-//!                                                     └── back-off ◄── reason printed ┤ while it arrives
+//!                                                     ▲                               │ checksum, hash tree
+//!                                                     └── back-off ◄── reason printed ┤
 //!                                          systemd ◄─ switch root ◄─ dm-verity, erofs ┘
 //! ```
 //!

@@ -5,8 +5,8 @@
 //!                        SHA-256 of it with the salt before it = root hash
 //! ```
 //!
-//! A block of a level holds the digests of 128 blocks of the level below it. dm-verity checks the same when a block is read;
-//! checked here, a damaged image is refused before anything of it runs, by block number, and can be fetched again.
+//! A block of a level holds the digests of 128 blocks of the level below it. dm-verity checks the same when a block is read.
+//! Checked here, a damaged image is refused before anything of it runs, by block number, and can be fetched again.
 
 use sha2::{Digest as _, Sha256};
 
@@ -33,7 +33,7 @@ pub enum Corrupt {
     #[error("verity: data block {block} is corrupted")]
     Data {
         /// Block, from 0.
-        block: usize,
+        block: u64,
     },
     /// Data or tree have another length.
     #[error("verity: the image has another number of blocks than its hash tree")]
@@ -78,47 +78,46 @@ impl Hasher {
         self.salted.clone().chain_update(block).finalize().into()
     }
 
-    /// Appends the digest of each block in `blocks` to `digests`.
-    pub fn digests(&self, blocks: &[u8], digests: &mut Vec<Digest>) {
-        digests.extend(blocks.chunks(BLOCK).map(|block| self.digest(block)));
-    }
-
-    /// Checks digests of all data blocks and the bytes of the tree behind them against the root hash, from the root down: the
-    /// first block named is damaged itself.
+    /// Checks the bytes behind the data against the root hash, from the root down: the first block named is damaged itself.
+    /// Returns what the digests of the data blocks must be; there may be more, by the padding of the last hash block.
     ///
     /// # Errors
-    /// [`Corrupt`].
-    pub fn check(&self, root: Digest, data: &[Digest], tree: &[u8]) -> Result<(), Corrupt> {
-        let mut expected = vec![root];
-        let mut rest = tree;
-        for (level, &blocks) in levels(data.len() as u64).iter().enumerate().rev() {
+    /// [`Corrupt::Tree`], [`Corrupt::Length`].
+    pub fn check_tree(
+        &self,
+        root: Digest,
+        data_blocks: u64,
+        tree: &[u8],
+    ) -> Result<Vec<Digest>, Corrupt> {
+        let (mut expected, mut rest) = (vec![root], tree);
+        for (level, &blocks) in levels(data_blocks).iter().enumerate().rev() {
             let length = usize::try_from(blocks).ok().and_then(|blocks| blocks.checked_mul(BLOCK));
             let (this, below) =
                 length.and_then(|length| rest.split_at_checked(length)).ok_or(Corrupt::Length)?;
-            let mut found = Vec::new();
-            self.digests(this, &mut found);
-            if let Some(block) = first_difference(&expected, &found)? {
+            if let Some(block) = self.first_damaged(&expected, this)? {
                 return Err(Corrupt::Tree { level, block });
             }
             expected = this.as_chunks::<32>().0.to_vec();
             rest = below;
         }
-        if !rest.is_empty() {
+        if rest.is_empty() { Ok(expected) } else { Err(Corrupt::Length) }
+    }
+
+    /// The first of `blocks` that has not its expected digest.
+    ///
+    /// # Errors
+    /// [`Corrupt::Length`]: there are more blocks than digests, or none.
+    pub fn first_damaged(
+        &self,
+        expected: &[Digest],
+        blocks: &[u8],
+    ) -> Result<Option<usize>, Corrupt> {
+        if blocks.is_empty() || expected.len() < blocks.len().div_ceil(BLOCK) {
             return Err(Corrupt::Length);
         }
-        match first_difference(&expected, data)? {
-            Some(block) => Err(Corrupt::Data { block }),
-            None => Ok(()),
-        }
+        let mut found = blocks.chunks(BLOCK).zip(expected);
+        Ok(found.position(|(block, expected)| self.digest(block) != *expected))
     }
-}
-
-/// Where `found` first differs; what is expected may be longer, by the padding of its block.
-fn first_difference(expected: &[Digest], found: &[Digest]) -> Result<Option<usize>, Corrupt> {
-    if found.is_empty() || expected.len() < found.len() {
-        return Err(Corrupt::Length);
-    }
-    Ok(expected.iter().zip(found).position(|(expected, found)| expected != found))
 }
 
 #[cfg(test)]
@@ -155,9 +154,11 @@ mod tests {
 
     fn check(root: Digest, data: &[u8], tree: &[u8]) -> Result<(), Corrupt> {
         let hasher = Hasher::new(SALT);
-        let mut digests = Vec::new();
-        hasher.digests(data, &mut digests);
-        hasher.check(root, &digests, tree)
+        let expected = hasher.check_tree(root, data.len().div_ceil(BLOCK) as u64, tree)?;
+        match hasher.first_damaged(&expected, data)? {
+            Some(block) => Err(Corrupt::Data { block: block as u64 }),
+            None => Ok(()),
+        }
     }
 
     #[test]

@@ -30,9 +30,11 @@ fn image() -> (Vec<u8>, VerityImage) {
         salt: hex(&SALT),
         data_blocks: BLOCKS as u64,
         size: ((BLOCKS + 1) * BLOCK) as u64,
+        crc32: None,
     };
     bytes.extend(level);
-    (bytes, described)
+    let crc32 = Some(crc32fast::hash(&bytes));
+    (bytes, VerityImage { crc32, ..described })
 }
 
 /// Fetches `image` from a server that has `bytes`.
@@ -86,6 +88,13 @@ fn one_flipped_bit_in_data_or_tree_is_refused_by_block() {
             other => panic!("byte {at}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_checksum_that_is_not_the_images_is_refused() {
+    let (bytes, described) = image();
+    let wrong = VerityImage { crc32: described.crc32.map(|crc| crc ^ 1), ..described };
+    assert!(matches!(fetch(bytes, &wrong), Err(ImageError::Description { .. })));
 }
 
 #[test]
