@@ -55,6 +55,9 @@ fn layer(busybox: &[u8], script: &[u8]) -> std::io::Result<Vec<u8>> {
         header.set_mode(mode);
         header.set_size(size as u64);
         header.set_mtime(EPOCH);
+        // Without them the fields are empty, which readers may refuse.
+        header.set_uid(0);
+        header.set_gid(0);
         header
     };
     for folder in ["bin/", "dev/", "etc/", "proc/", "sys/", "tmp/"] {
