@@ -36,6 +36,7 @@ pub enum FileError {
 
 impl FileError {
     /// A [`FileError::Content`].
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand their error over")]
     pub fn content(path: &Path, message: impl ToString) -> Self {
         Self::Content { path: path.to_owned(), message: message.to_string() }
     }

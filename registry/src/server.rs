@@ -120,7 +120,8 @@ pub async fn serve(
     let app = router(Arc::clone(&registry)).route_service("/bulkhead.link.v1.Link/{method}", link);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
-    info!(address = ?listener.local_addr().ok(), database = %config.database.display(), "registry serves");
+    let address = listener.local_addr().unwrap_or(config.listen);
+    info!(%address, database = %config.database.display(), "registry serves");
     let ended = loop {
         tokio::select! {
             () = &mut shutdown => break Ok(()),

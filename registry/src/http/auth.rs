@@ -1,8 +1,8 @@
 //! Who asks, and what is written down of it.
 
 use axum::extract::{Request, State};
-use axum::http::Method;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, CONNECTION};
+use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bulkhead_api::chain::Chain;
@@ -95,11 +95,17 @@ pub(crate) async fn audit_change(
     audit::append(write.conn(), &entry).await
 }
 
-/// One span a request.
+/// One span a request. Tells a client of HTTP/1 when its connection ends with the answer: a body that was
+/// not read, because it is too large or nobody may send it, is not read to its end.
 pub(crate) async fn log_request(request: Request, next: Next) -> Response {
+    let one_at_a_time = request.version() <= Version::HTTP_11;
     let span = info_span!("request", method = %request.method(), path = request.uri().path());
     async {
-        let response = next.run(request).await.into_response();
+        let mut response = next.run(request).await.into_response();
+        let unread = [StatusCode::UNAUTHORIZED, StatusCode::PAYLOAD_TOO_LARGE];
+        if one_at_a_time && unread.contains(&response.status()) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         debug!(status = response.status().as_u16(), "answered");
         response
     }

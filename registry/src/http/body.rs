@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use bulkhead_api::document::{Document, FieldError, Kind, from_json};
+use bulkhead_api::document::{Document, FieldError, Kind};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -20,7 +20,8 @@ use super::answer::Fault;
 /// # Errors
 /// 400 with the field.
 pub fn document<T: DeserializeOwned>(kind: Kind, body: &Bytes) -> Result<T, Fault> {
-    let mut value: Value = from_json(body)?;
+    let mut value: Value =
+        serde_json::from_slice(body).map_err(|e| Fault::field(".", e.to_string()))?;
     let Value::Object(fields) = &mut value else {
         return Err(Fault::field(".", format!("a document of kind {} is wanted", kind.name())));
     };

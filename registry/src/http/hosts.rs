@@ -16,6 +16,7 @@ use crate::store::{Durability, hosts, leases, machines, refusals};
 
 /// Lists hosts and machines that are not yet or not allowed to be hosts, or watches them.
 #[utoipa::path(
+    tag = "hosts",
     get, path = "/v1/hosts", params(Listing),
     responses((status = 200, body = [Document], description = "With `watch`: lines of WatchEvent"),
               (status = 401, body = ApiError)),
@@ -35,6 +36,7 @@ fn find(picture: &Picture, id: &HostId) -> Result<Document, Fault> {
 
 /// One host.
 #[utoipa::path(
+    tag = "hosts",
     get, path = "/v1/hosts/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Document), (status = 404, body = ApiError)),
 )]
@@ -50,6 +52,7 @@ pub(crate) async fn get(
 
 /// Forgets a host without leases, a refused machine or one that was only seen. The machine may enrol again.
 #[utoipa::path(
+    tag = "hosts",
     delete, path = "/v1/hosts/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Document), (status = 404, body = ApiError),
               (status = 409, body = ApiError)),

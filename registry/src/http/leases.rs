@@ -21,6 +21,7 @@ use crate::store::{Durability, leases, sites, tenants};
 
 /// Lists leases, or watches them; with `tenant`, those of one tenant.
 #[utoipa::path(
+    tag = "leases",
     get, path = "/v1/leases", params(Listing),
     responses((status = 200, body = [Document], description = "With `watch`: lines of WatchEvent"),
               (status = 401, body = ApiError)),
@@ -48,6 +49,7 @@ async fn read_lease(
 
 /// One lease.
 #[utoipa::path(
+    tag = "leases",
     get, path = "/v1/tenants/{tenant}/leases/{name}",
     params(("tenant" = String, Path), ("name" = String, Path)),
     responses((status = 200, body = Document), (status = 404, body = ApiError)),
@@ -62,6 +64,7 @@ pub(crate) async fn get(
 
 /// Asks for a lease. It is placed on a host with room, or refused with what is short.
 #[utoipa::path(
+    tag = "leases",
     put, path = "/v1/tenants/{tenant}/leases/{name}",
     params(("tenant" = String, Path), ("name" = String, Path)), request_body = Document,
     responses((status = 200, body = Document, description = "The same lease is there already"),
@@ -145,6 +148,7 @@ fn refusal(place: &str, shortages: &[HostShortage]) -> String {
 
 /// Gives a lease back. It is gone when its host was observed without it.
 #[utoipa::path(
+    tag = "leases",
     delete, path = "/v1/tenants/{tenant}/leases/{name}",
     params(("tenant" = String, Path), ("name" = String, Path)),
     responses((status = 202, body = Document), (status = 404, body = ApiError)),

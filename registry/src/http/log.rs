@@ -35,6 +35,7 @@ fn some() -> u32 {
 
 /// The last lines that a lease's program wrote.
 #[utoipa::path(
+    tag = "leases",
     get, path = "/v1/tenants/{tenant}/leases/{name}/log",
     params(("tenant" = String, Path), ("name" = String, Path), Extent),
     responses((status = 200, body = String, content_type = "text/plain"),

@@ -61,6 +61,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
 
 /// Whether the registry serves; it reads the database.
 #[utoipa::path(
+    tag = "registry",
     get, path = "/healthz", security(()),
     responses((status = 200, body = String, description = "`ok`"),
               (status = 503, body = bulkhead_api::document::ApiError)),

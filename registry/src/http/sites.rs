@@ -27,6 +27,7 @@ const TICKET_MEMORY: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Lists sites, or watches them.
 #[utoipa::path(
+    tag = "sites",
     get, path = "/v1/sites", params(Listing),
     responses((status = 200, body = [Document], description = "With `watch`: lines of WatchEvent"),
               (status = 401, body = ApiError)),
@@ -51,6 +52,7 @@ fn no_site(name: &SiteName) -> Fault {
 
 /// One site.
 #[utoipa::path(
+    tag = "sites",
     get, path = "/v1/sites/{name}", params(("name" = String, Path)),
     responses((status = 200, body = Document), (status = 404, body = ApiError)),
 )]
@@ -64,6 +66,7 @@ pub(crate) async fn get(
 
 /// Creates a site or changes what it should do.
 #[utoipa::path(
+    tag = "sites",
     put, path = "/v1/sites/{name}", params(("name" = String, Path)), request_body = Document,
     responses((status = 200, body = Document), (status = 201, body = Document),
               (status = 400, body = ApiError)),
@@ -98,6 +101,7 @@ pub(crate) async fn put(
 
 /// Deletes a site without hosts.
 #[utoipa::path(
+    tag = "sites",
     delete, path = "/v1/sites/{name}", params(("name" = String, Path)),
     responses((status = 200, body = Document), (status = 404, body = ApiError),
               (status = 409, body = ApiError)),
@@ -135,6 +139,7 @@ pub(crate) struct JoinTicket {
 
 /// Makes a ticket with which the site's provisioner joins.
 #[utoipa::path(
+    tag = "sites",
     post, path = "/v1/sites/{name}/join-tickets", params(("name" = String, Path)),
     responses((status = 201, body = JoinTicket), (status = 404, body = ApiError)),
 )]

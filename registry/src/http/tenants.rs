@@ -18,6 +18,7 @@ use crate::store::{Durability, leases, tenants};
 
 /// Lists tenants, or watches them.
 #[utoipa::path(
+    tag = "tenants",
     get, path = "/v1/tenants", params(Listing),
     responses((status = 200, body = [Document], description = "With `watch`: lines of WatchEvent"),
               (status = 401, body = ApiError)),
@@ -35,6 +36,7 @@ fn no_tenant(name: &TenantName) -> Fault {
 
 /// One tenant.
 #[utoipa::path(
+    tag = "tenants",
     get, path = "/v1/tenants/{name}", params(("name" = String, Path)),
     responses((status = 200, body = Document), (status = 404, body = ApiError)),
 )]
@@ -49,6 +51,7 @@ pub(crate) async fn get(
 
 /// Creates a tenant or changes its description.
 #[utoipa::path(
+    tag = "tenants",
     put, path = "/v1/tenants/{name}", params(("name" = String, Path)), request_body = Document,
     responses((status = 200, body = Document), (status = 201, body = Document),
               (status = 400, body = ApiError)),
@@ -79,6 +82,7 @@ pub(crate) async fn put(
 
 /// Deletes a tenant without leases.
 #[utoipa::path(
+    tag = "tenants",
     delete, path = "/v1/tenants/{name}", params(("name" = String, Path)),
     responses((status = 200, body = Document), (status = 404, body = ApiError),
               (status = 409, body = ApiError)),

@@ -144,16 +144,16 @@ impl Watch {
             let same = gone.remove(&name).is_some_and(|told| says_the_same(&told, &object));
             self.told.insert(name, object.clone());
             if !same {
-                self.tell(WatchEvent { kind, object });
+                self.tell(&WatchEvent { kind, object });
             }
         }
         for object in gone.into_values() {
-            self.tell(WatchEvent { kind: WatchKind::Deleted, object });
+            self.tell(&WatchEvent { kind: WatchKind::Deleted, object });
         }
     }
 
-    fn tell(&mut self, event: WatchEvent) {
-        match serde_json::to_vec(&event) {
+    fn tell(&mut self, event: &WatchEvent) {
+        match serde_json::to_vec(event) {
             Ok(mut line) => {
                 line.push(b'\n');
                 self.lines.push_back(line.into());

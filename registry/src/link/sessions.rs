@@ -260,7 +260,7 @@ mod tests {
         sessions.answered(&"fra-01".parse().unwrap(), reply("forged"));
         sessions.answered(&site(), reply("true"));
         let answer = Builder::new_current_thread().build().unwrap().block_on(question.answer());
-        assert_eq!(answer.unwrap().text, b"true");
+        assert_eq!(answer.unwrap().text, b"true".as_slice());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::StoreError;
 
+#[expect(clippy::needless_pass_by_value, reason = "callers hand their error over")]
 fn damaged(column: &'static str, message: impl ToString) -> StoreError {
     StoreError::Damaged { column, message: message.to_string() }
 }

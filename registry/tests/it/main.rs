@@ -1,0 +1,14 @@
+//! The registry as a whole: over real TLS, with a real signer behind its socket.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail where they stand"
+)]
+
+mod fleet;
+mod link;
+mod people;
+mod rest;
+mod restart;
+mod site;
