@@ -7,9 +7,13 @@ use crate::scene::Scene;
 
 /// A lease in a phase.
 fn lease(phase: &str, starts: u32, observed: &str) -> Value {
+    named("hello", phase, starts, observed)
+}
+
+fn named(name: &str, phase: &str, starts: u32, observed: &str) -> Value {
     json!({
         "apiVersion": "bulkhead.io/v1", "kind": "Lease",
-        "metadata": { "name": "hello", "tenant": "demo" },
+        "metadata": { "name": name, "tenant": "demo" },
         "spec": {
             "instance": "container", "cpus": 1, "memory": "256Mi",
             "workload": { "image": "oci://bulkhead.site/demo:latest" },
@@ -60,12 +64,16 @@ fn remove_it_unseen(scene: &Scene) {
     fleet.remove("/v1/tenants/demo/leases/hello");
 }
 
+fn add_another(scene: &Scene) {
+    scene.registry.fleet().put(named("another", "Running", 1, "2026-03-01T11:59:00Z"));
+}
+
 fn nothing(_: &Scene) {}
 
 #[test]
 fn a_watched_table_prints_the_rows_that_change() {
     let said = watch(
-        &["get", "leases", "-w"],
+        &["get", "leases", "-w", "-o", "wide"],
         vec![("Pending", run_it), ("Running", remove_it), ("deleted", nothing)],
     );
     let rows: Vec<&str> = said.out.lines().map(str::trim_end).collect();
@@ -91,11 +99,22 @@ fn a_watch_that_breaks_is_opened_again_without_telling_twice() {
 #[test]
 fn what_went_while_no_watch_was_open_is_told() {
     let said = watch(
+        &["get", "leases", "-w"],
+        vec![("Pending", add_another), ("another", remove_it_unseen), ("deleted", nothing)],
+    );
+    assert_eq!(said.err, "watch broken: the registry ended it; opening another\n");
+    assert_eq!(said.out.lines().last(), Some("lease demo/hello deleted"));
+    assert_eq!(said.out.matches("another").count(), 1, "{}", said.out);
+    assert_eq!(said.status, 0);
+}
+
+#[test]
+fn a_watched_object_that_goes_unseen_is_told() {
+    let said = watch(
         &["get", "lease", "demo/hello", "-w"],
         vec![("Pending", remove_it_unseen), ("deleted", nothing)],
     );
-    assert_eq!(said.err, "watch broken: the registry ended it; opening another\n");
-    assert_eq!(said.status, 0);
+    assert_eq!(said.out.lines().last(), Some("lease demo/hello deleted"));
 }
 
 #[test]
