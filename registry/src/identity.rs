@@ -147,6 +147,8 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -157,6 +159,20 @@ mod tests {
             "spiffe://bulkhead/site/sjc-01/host/sjc-01-123456",
         ] {
             assert_eq!(text.parse::<Identity>().unwrap().to_string(), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(Peer::from_certificate(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_text_is_refused_or_reads_back(text in "(spiffe://bulkhead/)?[a-zA-Z/0-9-]{0,40}") {
+            if let Ok(identity) = text.parse::<Identity>() {
+                prop_assert_eq!(identity.to_string(), text);
+            }
         }
     }
 

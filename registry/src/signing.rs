@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  a lease came or goes, a host enrolled ─┐
-//!  every minute: all hosts ───────────────┼─► wanted ─► next spec? ─► signer ─► store ─► site
+//!  at the start: all hosts ───────────────┤
+//!  every minute: specs at half of life ───┼─► wanted ─► next spec? ─► signer ─► store ─► site
 //!  a try that failed: again, later ───────┘
 //! ```
 //!
@@ -20,7 +21,7 @@ use jiff::SignedDuration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
-use crate::fleet::spec::{Last, next};
+use crate::fleet::spec::{LIFE, Last, next};
 use crate::ingest::release_gone;
 use crate::presence::Trouble;
 use crate::signer::client::SignError;
@@ -71,10 +72,21 @@ pub async fn run(registry: Arc<Registry>) {
     let mut retries: BTreeMap<HostId, Retry> = BTreeMap::new();
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What was asked for before a crash may not be signed: everything is compared once.
+    let mut look_at_all = true;
     loop {
         let due = retries.values().map(|retry| retry.at).min();
         let todo: Vec<HostId> = tokio::select! {
-            _ = sweep.tick() => every_host(&registry).await,
+            _ = sweep.tick() => match due_hosts(&registry, look_at_all).await {
+                Ok(hosts) => {
+                    look_at_all = false;
+                    hosts
+                }
+                Err(error) => {
+                    warn!(error = %Chain(&error), "hosts not looked through for specs that end");
+                    Vec::new()
+                }
+            },
             taken = registry.unsigned.take() => taken.into_iter().collect(),
             () = until(due) => {
                 let now = Instant::now();
@@ -105,15 +117,12 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-async fn every_host(registry: &Registry) -> Vec<HostId> {
-    let list = async {
-        let mut read = registry.store.read().await?;
-        hosts::list(&mut read).await
-    };
-    list.await.map(|rows| rows.into_iter().map(|row| row.id).collect()).unwrap_or_else(|error| {
-        warn!(error = %Chain(&error), "hosts not looked through for specs that expire");
-        Vec::new()
-    })
+async fn due_hosts(registry: &Registry, all: bool) -> Result<Vec<HostId>, StoreError> {
+    let mut read = registry.store.read().await?;
+    if all {
+        return Ok(hosts::list(&mut read).await?.into_iter().map(|row| row.id).collect());
+    }
+    hosts::spec_ends_by(&mut read, Timestamp::now() + LIFE / 2).await
 }
 
 fn note_trouble(

@@ -7,6 +7,7 @@ use bulkhead_api::machine::MachineAdmission;
 
 use super::{Picture, Reach};
 use crate::fleet::place::{Candidate, capacity};
+use crate::fleet::spec::LIFE;
 use crate::presence::HostLink;
 use crate::store::hosts::HostRow;
 
@@ -119,7 +120,7 @@ impl Picture {
             reason: "Signed".to_owned(),
             message: format!("generation {} until {:.0}", spec.generation, spec.expiry),
             owner,
-            since: spec.not_before,
+            since: spec.expiry - LIFE,
             next_retry: None,
         })
     }

@@ -33,6 +33,9 @@ impl Picture {
         status.host = Some(row.host.clone());
         status.conditions.push(condition("Placed", true, "Placed", row.created_at));
         status.conditions.extend(self.spec_signed(&row.host));
+        if reported.is_none() && row.deleting_at.is_none() {
+            status.conditions.push(self.waiting(row));
+        }
         if let Reach::Silent(since, why) = self.reach(&row.host) {
             status.phase = LeasePhase::Unknown;
             status.conditions.push(Condition {
@@ -46,6 +49,19 @@ impl Picture {
             status.conditions.push(self.releasing(row, since));
         }
         status
+    }
+
+    fn waiting(&self, row: &LeaseRow) -> Condition {
+        let signed = self.specs.get(&row.host).map_or(0, |spec| spec.generation);
+        let accepted = self.reports.get(&row.host).map_or(0, |r| r.status.accepted_generation);
+        Condition {
+            message: format!(
+                "host {} has accepted generation {accepted} of its spec; {signed} was signed last",
+                row.host
+            ),
+            owner: "supervisor".to_owned(),
+            ..condition("Granted", false, "WaitingForHost", row.created_at)
+        }
     }
 
     fn releasing(&self, row: &LeaseRow, since: Timestamp) -> Condition {

@@ -195,3 +195,6 @@ pub fn tenant(row: &TenantRow) -> Tenant {
         spec: row.spec.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

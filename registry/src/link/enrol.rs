@@ -26,6 +26,7 @@ use crate::store::audit::{self, Entry};
 use crate::store::hosts::HostRow;
 use crate::store::refusals::RefusalRow;
 use crate::store::sites::SiteRow;
+use crate::store::tickets::TicketRow;
 use crate::store::{Durability, StoreError, Write, hosts, refusals, sites, tickets};
 use crate::token::{Purpose, TokenHash};
 
@@ -117,20 +118,15 @@ struct Enrolment<'a> {
 impl Enrolment<'_> {
     async fn join_site(&self, ticket: &str, names: Vec<String>) -> Result<rpc::EnrolReply, Status> {
         let hash = TokenHash::of(Purpose::Join, ticket);
+        // Strangers are turned away by a reader: they cannot keep the one writer busy.
+        let look = async {
+            let mut read = self.registry.store.read().await?;
+            tickets::get(&mut read, &hash).await
+        };
+        self.check_ticket(look.await.map_err(|e| store_fault(&e))?)?;
         let mut write = self.write().await?;
         let found = tickets::get(write.conn(), &hash).await.map_err(|e| store_fault(&e))?;
-        let refuse = |why: String| {
-            warn!(why, "join ticket refused");
-            Status::permission_denied(why)
-        };
-        let Some(found) = found else { return Err(refuse("join ticket is unknown".to_owned())) };
-        if found.used_by.as_deref().is_some_and(|used| used != self.key.as_bytes()) {
-            return Err(refuse("join ticket was used before, by another key".to_owned()));
-        }
-        if self.now >= found.expires_at {
-            return Err(refuse(format!("join ticket expired at {:.0}", found.expires_at)));
-        }
-        let site = found.site;
+        let site = self.check_ticket(found)?;
         let done = async {
             tickets::mark_used(write.conn(), &hash, &self.key).await?;
             // A renewed key in hand must not keep an older one alive beside it.
@@ -145,6 +141,21 @@ impl Enrolment<'_> {
         self.registry.changed();
         let id = site.to_string();
         self.issue(Identity::Site(site), id, names).await
+    }
+
+    fn check_ticket(&self, found: Option<TicketRow>) -> Result<SiteName, Status> {
+        let refuse = |why: String| {
+            warn!(why, "join ticket refused");
+            Err(Status::permission_denied(why))
+        };
+        let Some(found) = found else { return refuse("join ticket is unknown".to_owned()) };
+        if found.used_by.as_deref().is_some_and(|used| used != self.key.as_bytes()) {
+            return refuse("join ticket was used before, by another key".to_owned());
+        }
+        if self.now >= found.expires_at {
+            return refuse(format!("join ticket expired at {:.0}", found.expires_at));
+        }
+        Ok(found.site)
     }
 
     /// The old key stays valid until the new one is shown: the reply may get lost.

@@ -2,7 +2,7 @@
 
 use bulkhead_api::id::{HostId, MacAddr, SiteName, SystemUuid};
 use bulkhead_api::time::Timestamp;
-use sqlx::{SqliteConnection, query, query_as};
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
 use super::{StoreError, column, doing};
 
@@ -67,6 +67,24 @@ pub async fn get(conn: &mut SqliteConnection, id: &HostId) -> Result<Option<Host
     let sql = "SELECT id, site, mac, uuid, enrolled_at FROM hosts WHERE id = $1";
     let row = query_as(sql).bind(id.as_str()).fetch_optional(conn);
     row.await.map_err(doing("read host"))?.map(HostRow::new).transpose()
+}
+
+/// Those whose last spec ends by `until`, or that have none.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn spec_ends_by(
+    conn: &mut SqliteConnection,
+    until: Timestamp,
+) -> Result<Vec<HostId>, StoreError> {
+    let sql = "SELECT id FROM hosts LEFT JOIN specs ON specs.host = hosts.id
+               WHERE specs.expiry IS NULL OR specs.expiry <= $1 ORDER BY id";
+    let ids: Vec<String> = query_scalar(sql)
+        .bind(until.as_millisecond())
+        .fetch_all(conn)
+        .await
+        .map_err(doing("list hosts whose spec ends"))?;
+    ids.iter().map(|id| column::parse("hosts.id", id)).collect()
 }
 
 /// Hosts that share the id, the address or the UUID of a machine.

@@ -6,7 +6,9 @@
     reason = "tests fail where they stand"
 )]
 
+mod enrolment;
 mod fleet;
+mod joined;
 mod link;
 mod people;
 mod rest;

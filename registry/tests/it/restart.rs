@@ -8,10 +8,9 @@ use bulkhead_registry::config::RegistryConfig;
 use bulkhead_registry::files;
 
 use crate::fleet::Fleet;
+use crate::joined::{LEASE, MAC, SITE, UUID};
 use crate::people::{Rest, condition, lease_document};
 use crate::site::{FakeHost, attach, enrol_host, join};
-
-const LEASE: &str = "/v1/tenants/acme/leases/llm";
 
 /// `bulkhead-registry serve` as a process.
 struct Process {
@@ -75,11 +74,10 @@ async fn a_killed_registry_comes_back_as_it_was_and_uses_no_generation_twice() {
 
     let mut process = Process::start(&folder);
     fleet.address = process.address;
-    let ticket = fleet.rest().prepare("sjc-01");
+    let ticket = fleet.rest().prepare(SITE);
     let site = join(&fleet, &ticket).await;
     let mut stream = attach(&fleet, &site).await;
-    let uuid = "11111111-2222-3333-4444-555555555555";
-    let id = enrol_host(&fleet, &site, "52:54:00:00:00:01", uuid).await.unwrap();
+    let id = enrol_host(&fleet, &site, MAC, UUID).await.unwrap();
     let mut host = FakeHost::new(&fleet, &id);
     host.take(&stream.signed_spec(&id).await);
     host.settle();
