@@ -185,8 +185,8 @@ pub struct LogsArgs {
     /// The lease's tenant, where LEASE does not say it
     #[arg(long)]
     pub tenant: Option<String>,
-    /// How many of the last lines
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    /// How many of the last lines, 1 to 10000
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub lines: u32,
     /// Go on showing new lines until the lease is gone; asks every two seconds
     #[arg(short, long)]

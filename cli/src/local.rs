@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulkhead_api::document::{FieldError, from_json};
+use bulkhead_api::document::{ApiError, FieldError, from_json};
 use serde::de::DeserializeOwned;
 use ureq::Agent;
 use ureq::config::Config;
@@ -31,14 +31,14 @@ pub enum LocalError {
         source: Box<ureq::Error>,
     },
     /// It says no.
-    #[error("supervisor at {} answers with status {status}: {text}", path.display())]
-    Status {
+    #[error("supervisor at {} refuses with status {status}: {message}", path.display())]
+    Refused {
         /// Its socket.
         path: PathBuf,
         /// The HTTP status.
         status: u16,
-        /// What it says.
-        text: String,
+        /// Why.
+        message: String,
     },
     /// The reply is not what was asked for.
     #[error("reply of the supervisor at {}", path.display())]
@@ -83,9 +83,11 @@ pub fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, LocalErr
     let mut reply = agent.get(format!("http://localhost{path}")).call().map_err(failed)?;
     let body = reply.body_mut().with_config().limit(MAX_REPLY).read_to_vec().map_err(failed)?;
     if !reply.status().is_success() {
-        let text = String::from_utf8_lossy(&body).trim().to_owned();
+        let plain = || String::from_utf8_lossy(&body).trim().to_owned();
+        let message =
+            serde_json::from_slice(&body).map_or_else(|_| plain(), |e: ApiError| e.message);
         let status = reply.status().as_u16();
-        return Err(LocalError::Status { path: socket.to_owned(), status, text });
+        return Err(LocalError::Refused { path: socket.to_owned(), status, message });
     }
     from_json(&body).map_err(|source| LocalError::Reply { path: socket.to_owned(), source })
 }

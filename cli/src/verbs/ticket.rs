@@ -19,12 +19,13 @@ pub(super) fn join_ticket(
             write_private(path, format!("{secret}\n").as_bytes())
                 .map_err(|source| VerbError::File { verb: "write", path: path.clone(), source })?;
             let path = path.display();
-            console
-                .print(format_args!("ticket of site {site} in {path}, valid until {expires}\n"))?;
+            console.print(format_args!(
+                "ticket of site {site} in {path}, valid until {expires:.0}\n"
+            ))?;
         }
         None => {
             console.print(format_args!("{secret}\n"))?;
-            console.complain(format_args!("ticket of site {site}, valid until {expires}\n"));
+            console.complain(format_args!("ticket of site {site}, valid until {expires:.0}\n"));
         }
     }
     Ok(())

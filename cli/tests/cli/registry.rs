@@ -123,7 +123,8 @@ impl Fleet {
             ("GET", [plural]) => self.list(plural, query),
             ("GET", ["tenants", _, "leases", _, "log"]) => self.log(path, query),
             ("POST", ["sites", _, "join-tickets"]) => {
-                let ticket = json!({ "ticket": "c0ffee", "expires": "2026-03-01T13:00:00Z" });
+                let ticket =
+                    json!({ "ticket": "c0ffee", "expires": "2026-03-01T13:00:00.605827977Z" });
                 json_reply(StatusCode::OK, &ticket)
             }
             ("GET", _) => self.get(path),

@@ -114,12 +114,13 @@ fn a_supervisor_that_refuses_says_why() {
     let guard = runtime.enter();
     let listener = UnixListener::bind(&socket).unwrap();
     drop(guard);
-    let router = Router::new()
-        .route("/v1/host", get(async || (StatusCode::FORBIDDEN, "uid 1000 may not ask\n")));
+    let refusal = r#"{"reason":"Forbidden","message":"uid 1000 may not ask"}"#;
+    let router =
+        Router::new().route("/v1/host", get(async move || (StatusCode::FORBIDDEN, refusal)));
     runtime.spawn(async move { axum::serve(listener, router).await });
     let said = ask_at(&socket);
     let want = format!(
-        "error: supervisor at {} answers with status 403: uid 1000 may not ask\n",
+        "error: supervisor at {} refuses with status 403: uid 1000 may not ask\n",
         socket.display()
     );
     assert_eq!(said, want);
