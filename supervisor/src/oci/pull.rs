@@ -232,3 +232,7 @@ fn unpack(
     remove(&rootfs)?;
     fs::rename(&new, &rootfs).map_err(write(&rootfs))
 }
+
+#[cfg(test)]
+#[path = "pull_tests.rs"]
+mod tests;

@@ -230,13 +230,19 @@ fn whiteout(root: &Root, parent: &Path, hidden: &[u8], made: &BTreeSet<PathBuf>)
 
 fn owner(entry: &Entry<'_, impl Read>, path: &Path) -> Result<Owner, UnpackError> {
     let header = entry.header();
-    let id = |id: io::Result<u64>| {
-        let id = id.map_err(read)?;
+    let id = |field: &[u8], id: io::Result<u64>| {
+        // Writers that know no owner leave the field blank.
+        let blank = field.iter().all(|byte| matches!(byte, 0 | b' '));
+        let id = if blank { 0 } else { id.map_err(read)? };
         let small = u32::try_from(id).ok().filter(|id| *id < IDS);
         small.ok_or_else(|| UnpackError::Owner { path: path.to_owned(), id })
     };
-    let mode = header.mode().map_err(read)? & 0o1777;
-    Ok(Owner { user: id(header.uid())?, group: id(header.gid())?, mode })
+    let fields = header.as_old();
+    Ok(Owner {
+        user: id(&fields.uid, header.uid())?,
+        group: id(&fields.gid, header.gid())?,
+        mode: header.mode().map_err(read)? & 0o1777,
+    })
 }
 
 #[cfg(test)]

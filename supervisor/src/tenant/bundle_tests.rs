@@ -1,1 +1,137 @@
+use std::collections::BTreeSet;
 
+use bulkhead_api::units::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+use crate::tenant::plan::tests::{id, spec};
+
+const PASSWD: &str =
+    "root:x:0:0:root:/:/bin/sh\ntenant:x:1000:1001::/:/bin/sh\nfar:x:70000:1::/:\n";
+const GROUP: &str = "root:x:0:\nvideo:x:44:\n";
+
+fn entry() -> Entry {
+    let holding = Holding {
+        cpus: BTreeSet::from([2, 3]),
+        memory_nodes: BTreeSet::from([0]),
+        memory: Bytes::new(64 << 20),
+    };
+    Entry { id: id("llm-a"), spec: spec(1, 64), holding }
+}
+
+fn program() -> Program {
+    Program { entrypoint: vec!["/bin/app".to_owned()], ..Program::default() }
+}
+
+/// The configuration as crun reads it.
+fn json_of(entry: &Entry, program: &Program) -> Value {
+    serde_json::to_value(config(entry, program, User::default()).unwrap()).unwrap()
+}
+
+#[test]
+fn a_container_has_nothing_that_it_was_not_given() {
+    let config = json_of(&entry(), &program());
+    assert_eq!(config["hostname"], "llm-a");
+    assert_eq!(config["root"]["readonly"], true);
+    assert_eq!(config["process"]["noNewPrivileges"], true);
+    for set in ["bounding", "effective", "permitted"] {
+        assert_eq!(config["process"]["capabilities"][set], json!([]), "{set}");
+    }
+    let namespaces: BTreeSet<&str> = config["linux"]["namespaces"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|namespace| {
+            assert!(namespace.get("path").is_none(), "of its own: {namespace}");
+            namespace["type"].as_str().unwrap()
+        })
+        .collect();
+    let all = ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];
+    assert_eq!(namespaces, BTreeSet::from(all));
+    assert!(config["linux"].get("devices").is_none_or(|devices| devices == &json!([])));
+    for mount in config["mounts"].as_array().unwrap() {
+        let kind = mount["type"].as_str().unwrap();
+        assert!(
+            ["proc", "tmpfs", "devpts", "mqueue", "sysfs", "cgroup"].contains(&kind),
+            "nothing of the host: {mount}"
+        );
+        let options = mount["options"].as_array().unwrap();
+        assert!(options.contains(&json!("nosuid")), "{mount}");
+        let bounded = options.iter().any(|option| option.as_str().unwrap().starts_with("size="));
+        assert!(kind != "tmpfs" || bounded, "{mount}");
+    }
+}
+
+#[test]
+fn nothing_of_the_configuration_is_lost_on_its_way_through_the_types() {
+    let written = json_of(&entry(), &program());
+    let seccomp: Value = serde_json::from_str(include_str!("seccomp.json")).unwrap();
+    let (ours, theirs) = (&seccomp["syscalls"], &written["linux"]["seccomp"]["syscalls"]);
+    let (ours, theirs) = (ours.as_array().unwrap(), theirs.as_array().unwrap());
+    assert_eq!(ours.len(), theirs.len());
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        for key in ["names", "action", "errnoRet"] {
+            assert_eq!(ours[key], theirs[key]);
+        }
+        assert_eq!(ours["args"][0]["value"], theirs["args"][0]["value"]);
+    }
+    assert_eq!(written["linux"]["maskedPaths"].as_array().unwrap().len(), 12);
+    assert_eq!(written["process"]["oomScoreAdj"], 500);
+}
+
+#[test]
+fn two_leases_share_no_ids() {
+    let mut other = entry();
+    other.holding.cpus = BTreeSet::from([4]);
+    let base = |entry: &Entry| {
+        json_of(entry, &program())["linux"]["uidMappings"][0]["hostID"].as_u64().unwrap()
+    };
+    assert!(base(&other) - base(&entry()) >= u64::from(IDS));
+    assert!(first_id(&Holding::default()).is_err());
+}
+
+#[test]
+fn arguments_and_environment_are_the_images_unless_the_lease_has_its_own() {
+    let mut program = program();
+    program.cmd = vec!["run".to_owned()];
+    program.cwd = "/srv".to_owned();
+    let config = json_of(&entry(), &program);
+    assert_eq!(config["process"]["args"], json!(["/bin/app", "run"]));
+    assert_eq!(config["process"]["cwd"], "/srv");
+    let mut entry = entry();
+    entry.spec.workload.args = vec!["other".to_owned()];
+    program.env = vec!["PATH=/bin".to_owned()];
+    let config = json_of(&entry, &program);
+    assert_eq!(config["process"]["args"], json!(["/bin/app", "other"]));
+    assert_eq!(config["process"]["env"], json!(["PATH=/bin"]));
+}
+
+#[test]
+fn users_are_found_by_name_and_number() {
+    for (text, expected) in [
+        ("", Some((0, 0))),
+        ("tenant", Some((1000, 1001))),
+        ("tenant:video", Some((1000, 44))),
+        ("7", Some((7, 0))),
+        ("7:8", Some((7, 8))),
+        ("nobody", None),
+        ("tenant:nogroup", None),
+        ("70000", None),
+        ("far", None),
+        ("-1", None),
+    ] {
+        let found = user(text, PASSWD, GROUP).ok().map(|user| (user.user, user.group));
+        assert_eq!(found, expected, "{text:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_users_and_files_of_an_image_are_read_or_refused(
+        text in ".{0,20}", passwd in "[a-z0-9:\n]{0,60}", group in "[a-z0-9:\n]{0,60}",
+    ) {
+        if let Ok(user) = user(&text, &passwd, &group) {
+            prop_assert!(user.user < IDS && user.group < IDS);
+        }
+    }
+}

@@ -132,7 +132,7 @@ impl SimHost {
             Step::Bundle(entry) => {
                 self.sim(&entry.id).files = ObservedFiles::Bundled(entry.clone());
             }
-            Step::SetSlice { id, limits } => self.sim(id).slice = Some(limits.clone()),
+            Step::SetSlice { id, limits, .. } => self.sim(id).slice = Some(limits.clone()),
             Step::StartService { id, .. } => self.sim(id).service = true,
             Step::StopService(id) => {
                 let sim = self.sim(id);

@@ -113,7 +113,7 @@ impl LeaseHost for Machine {
             }
             Step::Fetch { id, image } => self.fetch(id, image),
             Step::Bundle(entry) => self.write_bundle(entry),
-            Step::SetSlice { id, limits } => self.set_slice(id, limits).await,
+            Step::SetSlice { id, limits, .. } => self.set_slice(id, limits).await,
             Step::StartService { id, restart } => self.start_service(id, *restart).await,
         }
     }

@@ -248,9 +248,11 @@ impl Tenants {
             leases.push(status::report(&facts, self.reported.get(&id), now));
             self.machine.bound_log(&id);
         }
-        let starting = |seen: &ObservedLease| {
-            let state = seen.service.map(|service| service.state);
-            matches!(state, Some(ServiceState::Starting | ServiceState::Stopping))
+        // A program counts as up once its process was seen in the lease's control group.
+        let starting = |seen: &ObservedLease| match seen.service.map(|s| (s.state, s.pid)) {
+            Some((ServiceState::Starting | ServiceState::Stopping, _)) => true,
+            Some((ServiceState::Running, pid)) => pid.is_none(),
+            _ => false,
         };
         let settled = desired.is_some()
             && self.problem.is_none()

@@ -229,6 +229,8 @@ pub enum Step {
         id: LeaseId,
         /// As placed.
         limits: Limits,
+        /// What a slice that is there has otherwise, a sentence part each; empty for a new one.
+        drift: Vec<String>,
     },
     /// Starts the service. After a crash it runs or not; a running one is never started again.
     StartService {
@@ -274,7 +276,10 @@ impl fmt::Display for Step {
             }
             Self::Fetch { id, image } => write!(f, "fetch {image} for {id}"),
             Self::Bundle(entry) => write!(f, "write container of {}", entry.id),
-            Self::SetSlice { id, limits } => {
+            Self::SetSlice { id, drift, .. } if !drift.is_empty() => {
+                write!(f, "set slice of {id} again: {}", drift.join(", "))
+            }
+            Self::SetSlice { id, limits, .. } => {
                 let memory = limits.memory.unwrap_or_default();
                 write!(f, "set slice of {id}: cpus {}, memory {memory}", list(&limits.cpus))
             }

@@ -159,8 +159,10 @@ fn grant(entry: Entry, seen: &ObservedLease, new: bool) -> Vec<Step> {
         }
         steps.push(Step::Bundle(Box::new(entry)));
     }
-    if seen.slice.as_ref().is_none_or(|slice| !slice.active || slice.limits != limits) {
-        steps.push(Step::SetSlice { id: id.clone(), limits });
+    let there = seen.slice.as_ref().filter(|slice| slice.active);
+    let drift = there.map(|slice| slice.limits.drift(&limits)).unwrap_or_default();
+    if there.is_none() || !drift.is_empty() {
+        steps.push(Step::SetSlice { id: id.clone(), limits, drift });
     }
     let state = seen.service.map(|service| service.state);
     // systemd never leaves such a unit alone by itself: somebody else stopped it.

@@ -232,7 +232,7 @@ fn limits_that_drifted_are_set_again_and_the_program_goes_on() {
     Case::default().want("a", spec(1, 64)).held(held).seen("a", seen).check(
         4,
         &expect![[r#"
-            set slice of acme/a: cpus 1, memory 64Mi
+            set slice of acme/a again: memory.max is max, wanted 64Mi
         "#]],
     );
 }

@@ -103,7 +103,3 @@ pub fn service(
         ("StandardErrorFileToAppend", text(&dir.log())),
     ]
 }
-
-#[cfg(test)]
-#[path = "units_tests.rs"]
-mod tests;
