@@ -39,7 +39,7 @@ impl Fake {
         let calls = Calls::default();
         let mut serving = JoinSet::new();
         serving.spawn(serve(server.clone(), Arc::clone(&calls)));
-        Self { client, server, calls, serving: serving }
+        Self { client, server, calls, serving }
     }
 
     fn last(&self) -> (String, String) {

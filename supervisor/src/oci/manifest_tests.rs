@@ -110,21 +110,21 @@ fn a_configuration_says_what_to_run() {
 }
 
 /// A document with one value replaced by another of any type.
-fn damaged(bytes: &[u8], at: usize, with: Value) -> Vec<u8> {
+fn damaged(bytes: &[u8], at: usize, with: &Value) -> Vec<u8> {
     fn replace(value: &mut Value, left: &mut usize, with: &Value) {
         if *left == 0 {
             *value = with.clone();
         }
         *left = left.wrapping_sub(1);
-        match value {
-            Value::Array(items) => items.iter_mut().for_each(|item| replace(item, left, with)),
-            Value::Object(map) => map.values_mut().for_each(|item| replace(item, left, with)),
-            _ => {}
+        if let Value::Array(items) = value {
+            items.iter_mut().for_each(|item| replace(item, left, with));
+        } else if let Value::Object(map) = value {
+            map.values_mut().for_each(|item| replace(item, left, with));
         }
     }
     let mut value: Value = serde_json::from_slice(bytes).unwrap();
     let mut left = at;
-    replace(&mut value, &mut left, &with);
+    replace(&mut value, &mut left, with);
     value.to_string().into_bytes()
 }
 
@@ -146,12 +146,12 @@ proptest! {
     ) {
         let limits = Limits::default();
         let layers = [descriptor(LAYER, '1', 10)];
-        let _ = document(&damaged(&index_of(&[("linux", "amd64", 'b')]), at, with.clone()), &limits);
+        let _ = document(&damaged(&index_of(&[("linux", "amd64", 'b')]), at, &with), &limits);
         if let Ok(Document::Manifest(manifest)) =
-            document(&damaged(&manifest_of(&layers), at, with.clone()), &limits)
+            document(&damaged(&manifest_of(&layers), at, &with), &limits)
         {
             prop_assert!(manifest.layers.iter().all(|layer| layer.blob.size <= limits.layer_bytes));
         }
-        let _ = configuration(&damaged(&config_of("linux", "amd64", &[digest('1')]), at, with), 1);
+        let _ = configuration(&damaged(&config_of("linux", "amd64", &[digest('1')]), at, &with), 1);
     }
 }

@@ -235,4 +235,4 @@ fn unpack(
 
 #[cfg(test)]
 #[path = "pull_tests.rs"]
-mod tests;
+pub(crate) mod tests;

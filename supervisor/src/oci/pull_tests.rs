@@ -23,12 +23,12 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 
 /// A fleet's authority with a certificate of the site and one of the host.
-struct Fleet {
+pub(crate) struct Fleet {
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Fleet {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -47,16 +47,16 @@ impl Fleet {
         roots
     }
 
-    fn access(&self, link: String) -> SiteAccess {
+    pub(crate) fn access(&self, link: String) -> SiteAccess {
         let (chain_pem, key_pem) = self.issue("host");
         SiteAccess { link, ca_pem: self.ca.pem(), chain_pem, key_pem }
     }
 }
 
-type Paths = BTreeMap<String, Vec<u8>>;
+pub(crate) type Paths = BTreeMap<String, Vec<u8>>;
 
 /// Serves these paths on loopback until dropped; `alpn` is what it speaks.
-async fn site(fleet: &Fleet, paths: Paths, alpn: &[&[u8]]) -> (String, JoinSet<()>) {
+pub(crate) async fn site(fleet: &Fleet, paths: Paths, alpn: &[&[u8]]) -> (String, JoinSet<()>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(fleet.roots()), Arc::clone(&provider));
@@ -100,15 +100,15 @@ async fn site(fleet: &Fleet, paths: Paths, alpn: &[&[u8]]) -> (String, JoinSet<(
     (link, serving)
 }
 
-struct Image1 {
-    paths: Paths,
-    manifest: Digest,
+pub(crate) struct Sample {
+    pub(crate) paths: Paths,
+    pub(crate) manifest: Digest,
     layer: String,
     config: String,
 }
 
 /// An index, its manifest, one layer with `/hello`.
-fn image() -> Image1 {
+pub(crate) fn image() -> Sample {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_size(2);
@@ -142,7 +142,7 @@ fn image() -> Image1 {
         (config_path.clone(), config),
         (layer_path.clone(), layer),
     ]);
-    Image1 { paths, manifest: digest, layer: layer_path, config: config_path }
+    Sample { paths, manifest: digest, layer: layer_path, config: config_path }
 }
 
 fn order(access: SiteAccess, dir: &Path, reference: &str) -> Order {
@@ -162,7 +162,7 @@ async fn pull_all(order: Order) -> Result<Image, PullError> {
 }
 
 const LATEST: &str = "oci://bulkhead.site/demo:latest";
-const H2: &[&[u8]] = &[b"h2", b"http/1.1"];
+pub(crate) const H2: &[&[u8]] = &[b"h2", b"http/1.1"];
 const H1: &[&[u8]] = &[b"http/1.1"];
 
 #[tokio::test]

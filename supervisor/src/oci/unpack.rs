@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 use nix::errno::Errno;
 use ring::digest::{Context, SHA256};
-use tar::{Archive, Entry, EntryType};
+use tar::{Archive, Entry};
 
 use crate::oci::manifest::Limits;
 use crate::oci::reference::Digest;
@@ -184,28 +184,27 @@ fn apply(
     }
     let link = entry.link_name().map_err(read)?.map(|target| target.into_owned());
     let link = || link.clone().ok_or_else(|| here(Errno::EINVAL.into()));
-    match entry.header().entry_type() {
-        EntryType::Directory => {
-            root.make_directory(&path, owner(entry, &path)?).map_err(errno)?;
-        }
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            let mut file = root.make_file(&path, owner(entry, &path)?).map_err(errno)?;
-            let mut buffer = vec![0; 64 << 10];
-            loop {
-                let count = entry.read(&mut buffer).map_err(read)?;
-                if count == 0 {
-                    break;
-                }
-                room.take_bytes(count)?;
-                file.write_all(buffer.get(..count).unwrap_or_default()).map_err(here)?;
+    let kind = entry.header().entry_type();
+    if kind.is_dir() {
+        root.make_directory(&path, owner(entry, &path)?).map_err(errno)?;
+    } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+        let mut file = root.make_file(&path, owner(entry, &path)?).map_err(errno)?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let count = entry.read(&mut buffer).map_err(read)?;
+            if count == 0 {
+                break;
             }
+            room.take_bytes(count)?;
+            file.write_all(buffer.get(..count).unwrap_or_default()).map_err(here)?;
         }
-        EntryType::Symlink => {
-            root.make_link(&path, &link()?, owner(entry, &path)?).map_err(errno)?;
-        }
-        EntryType::Link => root.make_hard_link(&path, &inside(&link()?)?).map_err(errno)?,
-        // Char, Block, Fifo and what is of no tar that layers may use.
-        _ => return Ok(()),
+    } else if kind.is_symlink() {
+        root.make_link(&path, &link()?, owner(entry, &path)?).map_err(errno)?;
+    } else if kind.is_hard_link() {
+        root.make_hard_link(&path, &inside(&link()?)?).map_err(errno)?;
+    } else {
+        // Devices, pipes and what no layer may hold.
+        return Ok(());
     }
     made.insert(path);
     Ok(())

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use proptest::prelude::*;
-use tar::{Builder, Header};
+use tar::{Builder, EntryType, Header};
 
 use super::*;
 

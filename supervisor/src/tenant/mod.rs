@@ -348,8 +348,14 @@ impl Tenants {
 /// # Errors
 /// [`LogError::Absent`], [`LogError::Read`].
 pub fn log(paths: &Paths, id: &LeaseId, lines: u32) -> Result<Vec<u8>, LogError> {
-    log::tail(&LeaseDir::new(paths, id).log(), lines).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => LogError::Absent(id.clone()),
-        _ => LogError::Read { id: id.clone(), source },
+    log::tail(&LeaseDir::new(paths, id).log(), lines).map_err(|source| {
+        if source.kind() == ErrorKind::NotFound {
+            LogError::Absent(id.clone())
+        } else {
+            LogError::Read { id: id.clone(), source }
+        }
     })
 }
+
+#[cfg(test)]
+mod tests;

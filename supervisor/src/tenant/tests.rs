@@ -1,0 +1,341 @@
+//! The whole domain on a directory: a systemd on a private connection that makes control groups as files, a
+//! site that serves an image over TLS. The real systemd and kernel are met in virtual servers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bulkhead_api::condition::find;
+use bulkhead_api::spec::WantedLease;
+use futures_util::StreamExt as _;
+use zbus::{Connection, Guid, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
+
+use super::*;
+use crate::oci::pull::tests::{Fleet, H2, image, site};
+use crate::tenant::plan::tests::{host as inventory, id, spec as lease_spec};
+
+const PROGRAM: u32 = 4242;
+
+type Properties = BTreeMap<String, OwnedVariant>;
+
+/// Units by name, with their properties.
+type Units = Arc<Mutex<BTreeMap<String, Properties>>>;
+
+struct Host {
+    root: tempfile::TempDir,
+    paths: Paths,
+    units: Units,
+    /// Names of methods that change something, as they were called.
+    calls: Arc<Mutex<Vec<String>>>,
+    serving: JoinSet<()>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        fs::create_dir_all(&paths.run).unwrap();
+        fs::create_dir_all(cgroup::tenants(&paths.root)).unwrap();
+        let (units, calls) = (Units::default(), Arc::default());
+        Self { root, paths, units, calls, serving: JoinSet::new() }
+    }
+
+    /// A supervisor that starts, or starts again.
+    async fn supervisor(&mut self) -> Tenants {
+        let (near, far) = UnixStream::pair().unwrap();
+        for end in [&near, &far] {
+            end.set_nonblocking(true).unwrap();
+        }
+        let server =
+            zbus::connection::Builder::unix_stream(far).server(Guid::generate()).p2p().build();
+        let client = zbus::connection::Builder::unix_stream(near).p2p().build();
+        let (server, client) = tokio::join!(server, client);
+        let systemd = Fake {
+            group: cgroup::tenants(&self.paths.root),
+            units: Arc::clone(&self.units),
+            calls: Arc::clone(&self.calls),
+        };
+        self.serving.spawn(systemd.serve(server.unwrap()));
+        Tenants::open(self.paths.clone(), Systemd::over(client.unwrap()))
+    }
+
+    fn group(&self, id: &LeaseId) -> PathBuf {
+        cgroup::tenants(&self.paths.root).join(name::unit(id, name::Kind::Slice))
+    }
+}
+
+/// What systemd does of what is asked here.
+struct Fake {
+    group: PathBuf,
+    units: Units,
+    calls: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    async fn serve(self, server: Connection) {
+        let mut messages = MessageStream::from(&server);
+        while let Some(Ok(call)) = messages.next().await {
+            self.answer(&server, &call).await.unwrap();
+        }
+    }
+
+    async fn answer(&self, server: &Connection, call: &Message) -> zbus::Result<()> {
+        let header = call.header();
+        let member = header.member().map(ToString::to_string).unwrap_or_default();
+        let job = OwnedObjectPath::try_from("/job").unwrap();
+        if !["ListUnitsByPatterns", "Get", "Subscribe"].contains(&member.as_str()) {
+            self.calls.lock().unwrap().push(member.clone());
+        }
+        match member.as_str() {
+            "ListUnitsByPatterns" => {
+                let (_, patterns): (Vec<String>, Vec<String>) = call.body().deserialize()?;
+                server.reply(&header, &self.rows(&patterns)).await
+            }
+            "Get" => server.reply(&header, &Variant::from(0_u32)).await,
+            "StartTransientUnit" => {
+                type Auxiliary = Vec<(String, Vec<(String, OwnedVariant)>)>;
+                let (unit, _, properties, _): (
+                    String,
+                    String,
+                    Vec<(String, OwnedVariant)>,
+                    Auxiliary,
+                ) = call.body().deserialize()?;
+                self.start(&unit, properties);
+                server.reply(&header, &job).await
+            }
+            "SetUnitProperties" => {
+                let (unit, _, properties): (String, bool, Vec<(String, OwnedVariant)>) =
+                    call.body().deserialize()?;
+                self.start(&unit, properties);
+                server.reply(&header, &()).await
+            }
+            "StopUnit" => {
+                let (unit, _): (String, String) = call.body().deserialize()?;
+                self.stop(&unit);
+                server.reply(&header, &job).await
+            }
+            _ => server.reply(&header, &()).await,
+        }
+    }
+
+    fn rows(&self, patterns: &[String]) -> Vec<Row> {
+        let units = self.units.lock().unwrap();
+        let matches = |name: &str| {
+            patterns.iter().any(|pattern| match pattern.split_once('*') {
+                Some((begin, end)) => name.starts_with(begin) && name.ends_with(end),
+                None => pattern == name,
+            })
+        };
+        let path = || OwnedObjectPath::try_from("/unit").unwrap();
+        let text = ToOwned::to_owned;
+        units
+            .keys()
+            .filter(|name| matches(name))
+            .map(|name| {
+                let (none, state) = (String::new(), text("active"));
+                let sub = text("running");
+                (
+                    name.clone(),
+                    none.clone(),
+                    text("loaded"),
+                    state,
+                    sub,
+                    none.clone(),
+                    path(),
+                    0,
+                    none,
+                    path(),
+                )
+            })
+            .collect()
+    }
+
+    fn start(&self, unit: &str, properties: Vec<(String, OwnedVariant)>) {
+        let (id, kind) = name::lease(unit).unwrap();
+        let slice = self.group.join(name::unit(&id, name::Kind::Slice));
+        let properties: Properties = properties.into_iter().collect();
+        match kind {
+            name::Kind::Slice => {
+                fs::create_dir_all(&slice).unwrap();
+                let write = |file: &str, text: String| fs::write(slice.join(file), text).unwrap();
+                for (file, property) in [
+                    ("cpuset.cpus.effective", "AllowedCPUs"),
+                    ("cpuset.mems.effective", "AllowedMemoryNodes"),
+                ] {
+                    let mask = Vec::<u8>::try_from(properties[property].clone()).unwrap();
+                    let bit =
+                        |n: &u32| mask.get(*n as usize / 8).is_some_and(|b| b >> (n % 8) & 1 == 1);
+                    let set = (0..64).filter(bit).collect();
+                    write(file, crate::host::cpulist::render(&set));
+                }
+                for (file, property) in [
+                    ("memory.max", "MemoryMax"),
+                    ("memory.swap.max", "MemorySwapMax"),
+                    ("pids.max", "TasksMax"),
+                ] {
+                    write(file, u64::try_from(properties[property].clone()).unwrap().to_string());
+                }
+                if !slice.join("cgroup.events").exists() {
+                    write("cgroup.events", "populated 0\n".to_owned());
+                }
+            }
+            name::Kind::Service => {
+                let group = slice.join(unit);
+                fs::create_dir(&group).unwrap();
+                fs::write(group.join("cgroup.procs"), format!("4241\n{PROGRAM}\n")).unwrap();
+                fs::write(slice.join("cgroup.events"), "populated 1\n").unwrap();
+                let log: String =
+                    properties["StandardOutputFileToAppend"].clone().try_into().unwrap();
+                fs::write(&log, "first\nsecond\n").unwrap();
+                fs::write(Path::new(&log).with_file_name("pid"), PROGRAM.to_string()).unwrap();
+            }
+        }
+        self.units.lock().unwrap().insert(unit.to_owned(), properties);
+    }
+
+    fn stop(&self, unit: &str) {
+        let Some((id, kind)) = name::lease(unit) else { return };
+        let slice = self.group.join(name::unit(&id, name::Kind::Slice));
+        match kind {
+            name::Kind::Slice => fs::remove_dir_all(&slice).unwrap(),
+            name::Kind::Service => {
+                fs::remove_dir_all(slice.join(unit)).unwrap();
+                fs::write(slice.join("cgroup.events"), "populated 0\n").unwrap();
+            }
+        }
+        self.units.lock().unwrap().remove(unit);
+    }
+}
+
+type Row =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+fn spec(leases: &[(&str, u32)]) -> HostSpec {
+    let wanted =
+        |&(name, cpus): &(&str, u32)| WantedLease { id: id(name), spec: lease_spec(cpus, 64) };
+    HostSpec { leases: leases.iter().map(wanted).collect(), ..crate::testing::spec(1) }
+}
+
+/// Passes as the loop makes them: at each change, and when one asks for it.
+async fn settle(tenants: &mut Tenants, spec: &HostSpec, access: Option<&SiteAccess>) -> Pass {
+    for _ in 0..100 {
+        let changed = tenants.changed();
+        let pass = tenants.converge(Some(spec), access, &inventory(4), Timestamp::now()).await;
+        if pass.settled {
+            return pass;
+        }
+        // A change wakes; the pause after a failure is what else is waited for.
+        let _ = tokio::time::timeout(Duration::from_millis(300), changed).await;
+    }
+    panic!("does not settle");
+}
+
+#[tokio::test]
+async fn a_lease_is_granted_read_back_found_again_and_taken_back_whole() {
+    let (mut host, fleet) = (Host::new(), Fleet::new());
+    let (link, _site) = site(&fleet, image().paths, H2).await;
+    let access = fleet.access(link);
+    let mut tenants = host.supervisor().await;
+    let wanted = spec(&[("llm-a", 2)]);
+    let pass = settle(&mut tenants, &wanted, Some(&access)).await;
+    let status = &pass.leases[0].status;
+    assert_eq!((status.phase, status.pid, status.starts), (LeasePhase::Running, Some(PROGRAM), 1));
+    assert_eq!(status.holding.as_ref().unwrap().cpus, [1, 2].into());
+    assert_eq!(status.image_digest, Some(image().manifest.to_string()));
+    assert_eq!(tenants.log(&id("llm-a"), 1).unwrap(), b"second\n");
+    let config = host.paths.leases().join("acme/llm-a/config.json");
+    assert!(fs::read_to_string(config).unwrap().contains("\"/hello\""));
+
+    // Another supervisor, another look: nothing is started twice.
+    drop(tenants);
+    let calls = host.calls.lock().unwrap().len();
+    let mut tenants = host.supervisor().await;
+    let seen = tenants.converge(None, None, &inventory(4), Timestamp::now()).await;
+    assert_eq!((seen.leases[0].status.phase, seen.settled), (LeasePhase::Running, false));
+    assert!(settle(&mut tenants, &wanted, None).await.changes.is_empty());
+    assert_eq!(host.calls.lock().unwrap().len(), calls);
+
+    // Somebody changes a limit.
+    fs::write(host.group(&id("llm-a")).join("memory.max"), "max").unwrap();
+    let pass = settle(&mut tenants, &wanted, None).await;
+    assert_eq!(pass.changes, ["set slice of acme/llm-a again: memory.max is max, wanted 64Mi"]);
+
+    let pass = settle(&mut tenants, &spec(&[]), None).await;
+    assert_eq!(pass, Pass { settled: true, changes: pass.changes.clone(), ..Pass::default() });
+    assert!(host.units.lock().unwrap().is_empty());
+    assert!(!host.group(&id("llm-a")).exists());
+    assert!(!host.paths.leases().join("acme").exists());
+    assert!(ledger::load(&host.paths.ledger()).unwrap().entries.is_empty());
+    assert!(matches!(tenants.log(&id("llm-a"), 1), Err(LogError::Absent(_))));
+}
+
+#[tokio::test]
+async fn a_damaged_ledger_changes_nothing_and_says_the_way_out() {
+    let (mut host, fleet) = (Host::new(), Fleet::new());
+    let (link, _site) = site(&fleet, image().paths, H2).await;
+    let access = fleet.access(link);
+    let mut tenants = host.supervisor().await;
+    settle(&mut tenants, &spec(&[("a", 1)]), Some(&access)).await;
+    drop(tenants);
+    fs::write(host.paths.ledger(), b"{").unwrap();
+    let calls = host.calls.lock().unwrap().len();
+    let mut tenants = host.supervisor().await;
+    assert!(tenants.ledger_problem().is_some());
+    let wanted = spec(&[("b", 1)]);
+    let pass =
+        tenants.converge(Some(&wanted), Some(&access), &inventory(4), Timestamp::now()).await;
+    assert!(!pass.settled && pass.changes.is_empty());
+    assert_eq!(host.calls.lock().unwrap().len(), calls, "neither taken back nor granted");
+    let phases: Vec<LeasePhase> = pass.leases.iter().map(|lease| lease.status.phase).collect();
+    assert_eq!(phases, [LeasePhase::Running, LeasePhase::Failed]);
+    for lease in &pass.leases {
+        let granted = find(&lease.status.conditions, "Granted").unwrap();
+        assert_eq!(
+            (granted.reason.as_str(), granted.owner.as_str()),
+            ("LedgerDamaged", "operator")
+        );
+        assert!(granted.message.contains("move the file away"), "{}", granted.message);
+    }
+    assert_eq!(fs::read(host.paths.ledger()).unwrap(), b"{", "the evidence stays");
+}
+
+#[tokio::test]
+async fn a_lease_is_not_hindered_by_another_whose_image_never_comes() {
+    let (mut host, fleet) = (Host::new(), Fleet::new());
+    let (link, _site) = site(&fleet, image().paths, H2).await;
+    let access = fleet.access(link);
+    let mut tenants = host.supervisor().await;
+    let mut wanted = spec(&[("a", 1), ("b", 1), ("c", 9)]);
+    wanted.leases[0].spec.workload.image = "oci://bulkhead.site/none:1".to_owned();
+    let mut last = Pass::default();
+    for _ in 0..100 {
+        let changed = tenants.changed();
+        last =
+            tenants.converge(Some(&wanted), Some(&access), &inventory(4), Timestamp::now()).await;
+        let phases: Vec<LeasePhase> = last.leases.iter().map(|lease| lease.status.phase).collect();
+        if phases == [LeasePhase::Failed, LeasePhase::Running, LeasePhase::Failed] {
+            break;
+        }
+        let _ = tokio::time::timeout(Duration::from_millis(300), changed).await;
+    }
+    let reason =
+        |at: usize| find(&last.leases[at].status.conditions, "Granted").unwrap().reason.clone();
+    assert_eq!([reason(0), reason(1), reason(2)], ["ImageAbsent", "Held", "Shortage"]);
+    assert!(!last.settled && last.retry.is_some());
+    settle(&mut tenants, &spec(&[]), None).await;
+    assert!(!host.root.path().join("var/lib/bulkhead/leases/acme").exists());
+}
+
+#[tokio::test]
+async fn a_systemd_that_does_not_answer_makes_leases_unknown_and_not_gone() {
+    let mut host = Host::new();
+    let mut tenants = host.supervisor().await;
+    host.serving.shutdown().await;
+    let pass =
+        tenants.converge(Some(&spec(&[("a", 1)])), None, &inventory(4), Timestamp::now()).await;
+    assert_eq!(pass.leases[0].status.phase, LeasePhase::Unknown);
+    assert!(!pass.settled && pass.retry.is_some());
+}
