@@ -35,7 +35,8 @@ pub struct HostStatus {
     /// Resident memory of the supervisor in bytes; 0 where unknown.
     #[serde(default)]
     pub supervisor_rss: u64,
-    /// CPU time since boot that user space before the supervisor's readiness took, in milliseconds; 0 where unknown.
+    /// CPU time that user space took from systemd's start to the supervisor's readiness, in milliseconds; 0 where
+    /// unknown.
     #[serde(default)]
     pub userspace_start_ms: u64,
 }

@@ -1,4 +1,4 @@
-//! What the supervisor and the start of user space cost, from procfs.
+//! What the supervisor and the start of user space cost, from procfs and control groups.
 
 use std::fs;
 use std::path::Path;
@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// `sysconf(_SC_CLK_TCK)`: Linux reports process times in 1/100 s on every architecture we run on
-/// (`include/asm-generic/param.h`, `USER_HZ`).
-const TICK_MS: u64 = 10;
+/// The slice that holds every lease.
+const TENANTS: &str = "tenant.slice";
 
 /// Time since the kernel started, sleep included (`CLOCK_BOOTTIME`).
 #[must_use]
@@ -27,34 +26,25 @@ pub fn resident(root: &Path) -> u64 {
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
-/// CPU time in milliseconds that user-space processes took since boot: of the living ones and of the
-/// children they waited for. Kernel threads do not count; 0 where unknown.
+/// CPU time in milliseconds that user space took since systemd started: of everything that ever ran below
+/// the top control groups but the tenants' (`usage_usec` of `cpu.stat`); 0 where unknown.
+///
+/// Unlike sums over `/proc`, it holds processes that ended, and counts neither stage 1, which was process 1
+/// before, nor the kernel's threads.
 #[must_use]
 pub fn user_space_ms(root: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(root.join("proc")) else { return 0 };
-    let ticks: u64 = entries
+    let Ok(entries) = fs::read_dir(root.join("sys/fs/cgroup")) else { return 0 };
+    let usec: u64 = entries
         .flatten()
-        .filter(|entry| {
-            let name = entry.file_name();
-            name.to_str().is_some_and(|name| name.bytes().all(|c| c.is_ascii_digit()))
-        })
-        .filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
-        .filter_map(|stat| process_ticks(&stat))
-        .sum();
-    ticks.saturating_mul(TICK_MS)
+        .filter(|entry| entry.file_name() != TENANTS)
+        .filter_map(|entry| fs::read_to_string(entry.path().join("cpu.stat")).ok())
+        .filter_map(|stat| usage_usec(&stat))
+        .fold(0, u64::saturating_add);
+    usec / 1000
 }
 
-/// `utime + stime + cutime + cstime` of a line of `/proc/PID/stat` (proc_pid_stat(5), fields 14-17);
-/// `None` for kernel threads (parent or self is `kthreadd`, process 2).
-fn process_ticks(stat: &str) -> Option<u64> {
-    let (head, rest) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let parent = fields.get(1)?;
-    if *parent == "2" || head.starts_with("2 ") {
-        return None;
-    }
-    let times = fields.get(11..15)?;
-    times.iter().map(|ticks| ticks.parse::<u64>().ok()).sum()
+fn usage_usec(stat: &str) -> Option<u64> {
+    stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -64,23 +54,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_of_a_process_and_its_waited_children_are_summed() {
-        let stat = "1 (init (x) y) S 0 1 1 0 -1 4194560 9 8 7 6 100 20 3 4 20 0 1 0 1 1 1";
-        assert_eq!(process_ticks(stat), Some(127));
+    fn every_top_group_counts_but_the_tenants() {
+        let dir = tempfile::tempdir().unwrap();
+        let groups = dir.path().join("sys/fs/cgroup");
+        for (group, usec) in [("init.scope", 2_500), ("system.slice", 4_000), (TENANTS, 900_000)] {
+            fs::create_dir_all(groups.join(group)).unwrap();
+            let stat = format!("usage_usec {usec}\nuser_usec 1\nsystem_usec 2\n");
+            fs::write(groups.join(group).join("cpu.stat"), stat).unwrap();
+        }
+        fs::write(groups.join("cpu.stat"), "usage_usec 99000000\n").unwrap();
+        fs::write(groups.join("cgroup.procs"), "1\n").unwrap();
+        assert_eq!(user_space_ms(dir.path()), 6);
     }
 
     #[test]
-    fn kernel_threads_do_not_count() {
-        let stat = "33 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 5 5 0 0 20 0 1 0 1 0 0";
-        assert_eq!(process_ticks(stat), None);
+    fn a_host_without_control_groups_has_an_unknown_start() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(user_space_ms(dir.path()), 0);
     }
 
     proptest! {
         #[test]
-        fn any_line_is_read_or_left_out(line in ".{0,80}", name in "[ -~]{0,16}") {
-            let _ = process_ticks(&line);
-            let stat = format!("5 ({name}) S 1 1 1 0 -1 0 9 8 7 6 1 2 3 4 20 0 1 0 1 1 1");
-            prop_assert_eq!(process_ticks(&stat), Some(10));
+        fn any_text_is_read_or_left_out(text in ".{0,80}") {
+            let _ = usage_usec(&text);
         }
     }
 
