@@ -57,7 +57,7 @@ fn sign_fault(error: &SignError) -> Status {
 /// The site that a certificate speaks for, if its key is still the site's.
 ///
 /// # Errors
-/// UNAUTHENTICATED without certificate, PERMISSION_DENIED for another identity or a void key.
+/// UNAUTHENTICATED without certificate or with a void one, PERMISSION_DENIED for another identity.
 pub(super) async fn site_of(registry: &Registry, peer: Option<&Peer>) -> Result<SiteRow, Status> {
     let Some(peer) = peer else {
         return Err(Status::unauthenticated(
@@ -74,7 +74,8 @@ pub(super) async fn site_of(registry: &Registry, peer: Option<&Peer>) -> Result<
     };
     let site = find.await.map_err(|e| store_fault(&e))?;
     site.filter(|site| site.knows(&peer.key)).ok_or_else(|| {
-        Status::permission_denied(format!(
+        // Not PERMISSION_DENIED: the site would take it for a verdict on the host that it asks for.
+        Status::unauthenticated(format!(
             "this certificate of site {name} is void; the site must join with a new join ticket"
         ))
     })

@@ -100,7 +100,7 @@ async fn only_an_enrolled_site_may_attach_or_vouch_for_hosts() {
     // The site's machine is replaced: what the old one holds is void.
     let new = join(&fleet, &rest.ticket(SITE)).await;
     let void = try_attach(&fleet, Some(&old)).await.err().unwrap();
-    assert_eq!(void.code(), Code::PermissionDenied);
+    assert_eq!(void.code(), Code::Unauthenticated);
     assert!(void.message().contains("certificate of site sjc-01 is void"), "{void}");
     attach(&fleet, &new).await;
 
@@ -128,7 +128,7 @@ async fn a_renewed_key_replaces_the_old_one_when_it_is_shown() {
     let chain_pem = String::from_utf8(reply_2.cert_chain_pem.to_vec()).unwrap();
     attach(&fleet, &Member { key: fresh, chain_pem }).await;
     let void = try_attach(&fleet, Some(&old)).await.err().unwrap();
-    assert_eq!(void.code(), Code::PermissionDenied);
+    assert_eq!(void.code(), Code::Unauthenticated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
