@@ -219,10 +219,12 @@ pub fn scene(
     let [registry, site, ticket] = FLEET;
     scene_in(&workspace, &base, name, &[registry, site, ticket, "hosts"], |scene| {
         let vm = Vm::resume(&server(), scene.lab, &scene.host_dir(0), STATE)?;
+        let begun = Instant::now();
         let mut guest = vm.guest(BOOT)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("clock")?;
         guest.run(&format!("date -s @{} > /dev/null", now.as_secs()))?;
         let host = scene.await_ready(server().mac, SOON)?.metadata.name;
+        println!("resumed and Ready in {:.1} s", begun.elapsed().as_secs_f64());
         test(scene, &mut Resumed { vm, guest, host })
     })
 }

@@ -41,9 +41,15 @@ fn parse(text: &str) -> Option<Answer> {
 impl Guest {
     pub(crate) fn connect(socket: &Path, limit: Duration) -> Result<Self> {
         let name = || format!("connect {}", socket.display());
-        let stream = UnixStream::connect(socket).with_context(name)?;
-        let mut guest = Self { stream };
         let until = Instant::now() + limit;
+        // QEMU opens its sockets one after the other.
+        let stream = loop {
+            match UnixStream::connect(socket) {
+                Err(_early) if Instant::now() < until => sleep(Duration::from_millis(20)),
+                done => break done.with_context(name)?,
+            }
+        };
+        let mut guest = Self { stream };
         // The shell may not run yet, and what is sent before it does is lost or queued: ask until an
         // answer to the newest question comes.
         for number in 0_u32.. {

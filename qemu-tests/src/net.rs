@@ -19,6 +19,9 @@ use crate::process::ProcessId;
 /// Address of the bridge: where the site listens.
 pub const SITE_ADDRESS: &str = "10.9.0.1";
 
+/// Its hardware address, locally administered.
+const BRIDGE_MAC: &str = "52:54:00:ff:09:01";
+
 /// A network namespace with its bridge and taps.
 #[derive(Debug)]
 pub struct LabNet {
@@ -47,7 +50,9 @@ impl LabNet {
         let net = Self { name: name.to_owned(), delete: true };
         net.ip("link set lo up")?;
         // A spanning tree or a forward delay would swallow the firmware's first DISCOVERs.
-        net.ip("link add br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0")?;
+        // The address is fixed: a server resumed from a saved state remembers its neighbour's.
+        let bridge = "bridge stp_state 0 forward_delay 0 mcast_snooping 0";
+        net.ip(&format!("link add br0 address {BRIDGE_MAC} type {bridge}"))?;
         net.ip(&format!("addr add {SITE_ADDRESS}/24 dev br0"))?;
         net.ip("link set br0 up")?;
         for number in 0..taps {

@@ -18,6 +18,8 @@ struct Sign {
 
 /// The phase that ends the floor: stage 1 runs, and nothing of ours did before.
 pub const FLOOR: &str = "stage 1";
+/// The phase at which stage 1 gives way to systemd.
+pub const SYSTEMD: &str = "systemd";
 /// The phase at which the supervisor has observed its host.
 pub const READY: &str = "ready";
 /// The phase at which the host has its stream to the site.
@@ -32,7 +34,7 @@ const SIGNS: [Sign; 11] = [
     Sign { phase: "dhcp", text: "bulkhead: mark dhcp " },
     Sign { phase: "image", text: "bulkhead: mark image " },
     Sign { phase: "root", text: "bulkhead: mark root " },
-    Sign { phase: "systemd", text: "bulkhead: mark switch " },
+    Sign { phase: SYSTEMD, text: "bulkhead: mark switch " },
     Sign { phase: READY, text: "bulkhead: mark ready " },
     Sign { phase: JOINED, text: JOINED_SIGN },
 ];

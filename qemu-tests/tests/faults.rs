@@ -25,7 +25,7 @@ fn process(host: &mut Resumed, pid: u32) -> Result<String> {
 }
 
 #[test]
-fn a_registry_that_is_killed_and_restarted_changes_nothing_on_the_host() {
+fn a_registry_that_is_killed_and_restarted_changes_nothing_on_the_host() -> Result<()> {
     scene("fault-registry", |scene, host| {
         let before = base(scene)?;
         let process_before = process(host, before.pid.unwrap())?;
@@ -43,11 +43,10 @@ fn a_registry_that_is_killed_and_restarted_changes_nothing_on_the_host() {
         scene.await_phase("next", LeasePhase::Running, SOON)?;
         Ok(())
     })
-    .unwrap();
 }
 
 #[test]
-fn a_supervisor_that_is_killed_finds_its_leases_again_and_starts_none_twice() {
+fn a_supervisor_that_is_killed_finds_its_leases_again_and_starts_none_twice() -> Result<()> {
     scene("fault-supervisor", |scene, host| {
         let before = base(scene)?;
         let process_before = process(host, before.pid.unwrap())?;
@@ -65,11 +64,10 @@ fn a_supervisor_that_is_killed_finds_its_leases_again_and_starts_none_twice() {
         assert_eq!(runs.lines().last(), Some("1"), "programs of the tenant");
         Ok(())
     })
-    .unwrap();
 }
 
 #[test]
-fn a_power_cut_during_a_grant_leaves_a_host_that_converges_after_its_next_boot() {
+fn a_power_cut_during_a_grant_leaves_a_host_that_converges_after_its_next_boot() -> Result<()> {
     dark_scene("fault-power", |scene| {
         let config = VmConfig { lane: Lane::Direct, ..server() };
         let mut vm = scene.power_on(&config, 0)?;
@@ -97,11 +95,10 @@ fn a_power_cut_during_a_grant_leaves_a_host_that_converges_after_its_next_boot()
         assert_eq!(reported.settled_generation, host.status.generation);
         Ok(())
     })
-    .unwrap();
 }
 
 #[test]
-fn a_second_machine_with_the_same_uuid_gets_no_boot_file_and_is_seen() {
+fn a_second_machine_with_the_same_uuid_gets_no_boot_file_and_is_seen() -> Result<()> {
     dark_scene("fault-uuid", |scene| {
         let twin = VmConfig { lane: Lane::Direct, uuid: server().uuid, ..VmConfig::numbered(1) };
         let _vm = scene.power_on(&twin, 1)?;
@@ -112,7 +109,6 @@ fn a_second_machine_with_the_same_uuid_gets_no_boot_file_and_is_seen() {
         assert!(table.contains("Quarantined"), "{table}");
         Ok(())
     })
-    .unwrap();
 }
 
 /// Makes the host forget its identity and show `ticket`, then gives the refusal that it reports.
@@ -132,7 +128,7 @@ fn enrol_again(host: &mut Resumed, ticket: &str) -> Result<String> {
 }
 
 #[test]
-fn used_and_expired_tickets_are_refused_and_seen_and_the_lease_runs_on() {
+fn used_and_expired_tickets_are_refused_and_seen_and_the_lease_runs_on() -> Result<()> {
     scene("fault-ticket", |scene, host| {
         let before = base(scene)?;
         let state = scene.running.fleet.dir.join("site/state.json");
@@ -164,7 +160,6 @@ fn used_and_expired_tickets_are_refused_and_seen_and_the_lease_runs_on() {
         assert_eq!(before.pid, host.status()?.leases[0].status.pid);
         Ok(())
     })
-    .unwrap();
 }
 
 fn base_id() -> bulkhead_api::id::LeaseId {

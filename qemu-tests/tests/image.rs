@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use anyhow::Result;
 use bulkhead_qemu_tests::fault::flip_bit;
 use bulkhead_qemu_tests::fixture::{BOOT, dark_scene, server};
 use bulkhead_qemu_tests::fleet::Program;
@@ -9,7 +10,8 @@ use bulkhead_qemu_tests::timeline::JOINED_SIGN;
 use bulkhead_qemu_tests::vm::{Lane, VmConfig};
 
 #[test]
-fn one_flipped_bit_of_the_image_is_refused_on_the_console_and_the_machine_tries_again() {
+fn one_flipped_bit_of_the_image_is_refused_on_the_console_and_the_machine_tries_again() -> Result<()>
+{
     dark_scene("image-bit", |scene| {
         // An image folder of its own, as that of the base is shared.
         scene.running.kill_program(Program::Site);
@@ -35,5 +37,4 @@ fn one_flipped_bit_of_the_image_is_refused_on_the_console_and_the_machine_tries_
         vm.wait_for(JOINED_SIGN, BOOT * 2)?;
         Ok(())
     })
-    .unwrap();
 }

@@ -1,12 +1,13 @@
 //! The ways a server comes up, from power-on to a tenant's running lease.
 
+use anyhow::Result;
 use bulkhead_api::lease::LeasePhase;
 use bulkhead_qemu_tests::fixture::{BOOT, SOON, dark_scene, lease};
 use bulkhead_qemu_tests::timeline::JOINED_SIGN;
 use bulkhead_qemu_tests::vm::{Lane, VmConfig};
 
 #[test]
-fn a_server_with_secure_boot_and_tpm_boots_over_http_joins_and_runs_a_lease() {
+fn a_server_with_secure_boot_and_tpm_boots_over_http_joins_and_runs_a_lease() -> Result<()> {
     dark_scene("lane-http", |scene| {
         let config =
             VmConfig { secure_boot: true, tpm: true, shell: true, ..VmConfig::numbered(1) };
@@ -29,11 +30,10 @@ fn a_server_with_secure_boot_and_tpm_boots_over_http_joins_and_runs_a_lease() {
         assert!(log.contains("demo tenant running"), "{log}");
         Ok(())
     })
-    .unwrap();
 }
 
 #[test]
-fn a_server_boots_by_pxe_and_tftp_and_joins() {
+fn a_server_boots_by_pxe_and_tftp_and_joins() -> Result<()> {
     dark_scene("lane-pxe", |scene| {
         let config = VmConfig { lane: Lane::UefiPxe, nvme: true, ..VmConfig::numbered(1) };
         let mut vm = scene.power_on(&config, 1)?;
@@ -44,5 +44,4 @@ fn a_server_boots_by_pxe_and_tftp_and_joins() {
         assert!(inventory.disks.iter().any(|disk| disk.transport == "nvme"), "{inventory:?}");
         Ok(())
     })
-    .unwrap();
 }

@@ -221,6 +221,15 @@ impl Vm {
             Lifetime::Scoped => lab.net.inside(cmd),
             Lifetime::Lasting => lab.net.inside(cmd).under(["setsid"]),
         };
+        // Those of an earlier run in this folder, or in the one that it was copied from, would be taken for ours.
+        for stale in ["qmp.sock", "shell.sock", "tpm/sock", "console.log"] {
+            match fs::remove_file(dir.join(stale)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {stale}"));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
         let tpm = config.tpm.then(|| start_tpm(lab.qemu, dir, place)).transpose()?;
         let cmd = lab.qemu.system()?.args(args::arguments(config, lab.qemu.accel, files));
         let powered_on = Instant::now();
