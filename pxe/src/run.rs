@@ -56,6 +56,15 @@ pub struct Bound {
     pub ports: crate::config::Ports,
 }
 
+/// Tells blocking threads to end, also when the future that runs the site is dropped.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Bound {
     /// Reads state and artefacts, binds every socket.
     ///
@@ -115,10 +124,10 @@ impl Bound {
     /// # Errors
     /// [`RunError::Ended`] when a service stops by itself, which none should.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = StopOnDrop(Arc::default());
         let mut tasks: JoinSet<&'static str> = JoinSet::new();
         for (name, socket) in [("DHCP", self.dhcp), ("PXE boot server", self.boot_server)] {
-            let (service, stop) = (Arc::clone(&self.service), Arc::clone(&stop));
+            let (service, stop) = (Arc::clone(&self.service), Arc::clone(&stop.0));
             tasks.spawn_blocking(move || {
                 socket.serve(&service, &stop);
                 name
@@ -154,7 +163,7 @@ impl Bound {
                 None => Ok(()),
             },
         };
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         tasks.abort_all();
         while let Some(task) = tasks.join_next().await {
             if let Err(error) = task

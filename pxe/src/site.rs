@@ -403,7 +403,8 @@ impl Site {
             return false;
         };
         // The seconds since expiry change with every try: one report is enough.
-        let same = |old: &String| old.split(' ').take(2).eq(reason.split(' ').take(2));
+        let expired = |text: &str| text.starts_with("ticket expired");
+        let same = |old: &String| old == reason || (expired(old) && expired(reason));
         let news = !known.refused.as_ref().is_some_and(same);
         known.refused = Some(reason.to_owned());
         news

@@ -118,7 +118,7 @@ fn check(request: &EnrolRequest) -> Result<(MacAddr, Option<SystemUuid>), Status
     match serde_json::from_slice(&request.facts_json) {
         Ok(EnrolFacts::Host { mac, uuid }) => Ok((mac, uuid.filter(|uuid| !uuid.is_unset()))),
         Ok(EnrolFacts::Site { .. }) => {
-            bad("facts_json.kind: Site, expected Host: sites enrol at the registry".to_owned())
+            bad("facts_json.kind: site, expected host: sites enrol at the registry".to_owned())
         }
         Err(error) => bad(format!("facts_json: {error}")),
     }

@@ -171,7 +171,7 @@ impl Link {
         let Fleet { shared, hosts, registry, settings, oci_dir } = fleet;
         let routes = rpc::routes(&shared, &service, &oci_dir);
         let certificate = shared.credentials.changes();
-        let uplink = uplink::Uplink { registry, settings, shared, service };
+        let uplink = uplink::Uplink { registry, settings, shared, service, refused: false };
         tokio::join!(hosts.serve(self.socket, certificate, routes), uplink.run());
     }
 }

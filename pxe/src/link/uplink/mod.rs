@@ -23,8 +23,8 @@ use bulkhead_api::site::SiteSpec;
 use bulkhead_api::time::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status};
 use tracing::{error, info, warn};
 
 use self::outgoing::Outgoing;
@@ -81,6 +81,14 @@ enum UplinkError {
     Expired(Timestamp),
 }
 
+impl UplinkError {
+    /// The registry answered, and does not know this site by its certificate.
+    fn is_refusal(&self) -> bool {
+        let Self::Call { status, .. } = self else { return false };
+        matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated)
+    }
+}
+
 /// Why a stream ended without a fault.
 enum Ended {
     /// There is a new certificate: connect with it.
@@ -94,6 +102,8 @@ pub(super) struct Uplink {
     pub(super) settings: Settings,
     pub(super) shared: Arc<Shared>,
     pub(super) service: Arc<Service>,
+    /// The registry refused the certificate: the join ticket is tried before it is shown again.
+    pub(super) refused: bool,
 }
 
 impl Uplink {
@@ -122,7 +132,9 @@ impl Uplink {
 
     /// Joins if need be, then attaches until something ends it.
     async fn session(&mut self) -> Result<Ended, UplinkError> {
+        let rejoins = std::mem::take(&mut self.refused);
         let current = match self.shared.credentials.current() {
+            _ if rejoins => self.join().await?,
             Some(current) if current.expires > Timestamp::now() => current,
             Some(current) => {
                 self.shared.credentials.drop_certificate();
@@ -141,7 +153,9 @@ impl Uplink {
         current: &Current,
     ) -> Result<Ended, UplinkError> {
         let up = Outgoing::open(&self.shared, &self.service)?.into_stream();
-        let mut down = call("Attach", client.attach(up)).await?;
+        let mut down = call("Attach", client.attach(up)).await.inspect_err(|problem| {
+            self.refused = problem.is_refusal();
+        })?;
         info!(url = self.registry.url, "registry attached");
         self.shared.registry.send_replace(Some(client.clone()));
         let mut renewal = std::pin::pin!(tokio::time::sleep(until(current.half_life)));
