@@ -379,7 +379,7 @@ fn a_settled_host_is_left_alone() {
 }
 
 #[test]
-fn a_failed_grant_pauses_longer_each_time_and_taking_it_back_does_not_wait() {
+fn a_failed_grant_pauses_longer_each_time() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut host = SimHost { broken: BTreeMap::from([(id("a"), 4)]), ..SimHost::default() };
     let desired = Desired::from([(id("a"), spec(1, 64))]);
@@ -394,5 +394,23 @@ fn a_failed_grant_pauses_longer_each_time_and_taking_it_back_does_not_wait() {
     assert_eq!(pass(&desired, 0), Some((1, at(1))), "not before its time");
     assert_eq!(pass(&desired, 1), Some((2, at(3))));
     assert_eq!(pass(&desired, 3), Some((3, at(7))));
-    assert_eq!(pass(&Desired::new(), 4), None, "nothing was recorded: nothing to take back");
+}
+
+#[test]
+fn taking_back_does_not_wait_for_the_pause_of_a_failed_grant() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut host = SimHost::default();
+    let desired = Desired::from([(id("a"), spec(1, 64))]);
+    let mut failures = Failures::new();
+    let mut pass = |host: &mut SimHost, desired: &Desired| {
+        let inventory = inventory(4);
+        let pass = converge(host, desired, &inventory, &mut failures, at(0));
+        runtime.block_on(pass).unwrap();
+        failures.get(&id("a")).map(|failure| failure.revoking)
+    };
+    assert_eq!(pass(&mut host, &desired), None, "recorded, and being fetched");
+    host.broken.insert(id("a"), 1);
+    assert_eq!(pass(&mut host, &desired), Some(false));
+    assert_eq!(pass(&mut host, &Desired::new()), None);
+    assert!(host.ledger.entries.is_empty() && host.leases.is_empty());
 }
