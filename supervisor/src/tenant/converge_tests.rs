@@ -399,7 +399,7 @@ fn a_failed_grant_pauses_longer_each_time() {
 #[test]
 fn taking_back_does_not_wait_for_the_pause_of_a_failed_grant() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut host = SimHost::default();
+    let mut host = SimHost { slowness: 5, ..SimHost::default() };
     let desired = Desired::from([(id("a"), spec(1, 64))]);
     let mut failures = Failures::new();
     let mut pass = |host: &mut SimHost, desired: &Desired| {
