@@ -84,8 +84,7 @@ impl Program {
     /// [`CommandError::Start`], or [`CommandError::Status`] with the last 30 lines of its output.
     pub fn run(mut self) -> Result<String, CommandError> {
         let program = self.0.get_program().to_string_lossy().into_owned();
-        let done =
-            self.0.output().map_err(|source| CommandError::Start { program, source })?;
+        let done = self.0.output().map_err(|source| CommandError::Start { program, source })?;
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         if done.status.success() {
             return Ok(text);
@@ -114,9 +113,13 @@ mod tests {
 
     #[test]
     fn a_bad_end_names_the_command_and_shows_its_last_words() {
-        let error = Program::new("sh").args(["-c", "echo one; echo two >&2; exit 3"]).run().unwrap_err();
+        let error =
+            Program::new("sh").args(["-c", "echo one; echo two >&2; exit 3"]).run().unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("sh -c echo one") && text.contains("two") && text.contains('3'), "{text}");
+        assert!(
+            text.contains("sh -c echo one") && text.contains("two") && text.contains('3'),
+            "{text}"
+        );
     }
 
     #[test]

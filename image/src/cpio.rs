@@ -80,8 +80,12 @@ mod tests {
         archive.file("a/b", 0o755, b"12345").unwrap();
         let bytes = archive.finish().unwrap();
         assert_eq!(bytes.len() % 4, 0);
-        let starts: Vec<_> =
-            bytes.windows(6).enumerate().filter(|(_, w)| w == b"070701").map(|(at, _)| at).collect();
+        let starts: Vec<_> = bytes
+            .windows(6)
+            .enumerate()
+            .filter(|(_, w)| w == b"070701")
+            .map(|(at, _)| at)
+            .collect();
         assert_eq!(starts.len(), 3);
         assert!(starts.iter().all(|at| at % 4 == 0), "{starts:?}");
         let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -41,7 +41,9 @@ pub fn secure_boot(layout: &Layout) -> Result<(), KeyError> {
     let stamps = layout.stamps();
     let part = Part { name: "secure boot keys", stamps: &stamps, outputs: &outputs };
     let inputs = Inputs::of_recipe(include_str!("keys.rs"));
-    part.make(&inputs, || Ok::<_, KeyError>(toolbox::run::<&str>(layout, SECURE_BOOT, &[]).map(|_| ())?))?;
+    part.make(&inputs, || {
+        Ok::<_, KeyError>(toolbox::run::<&str>(layout, SECURE_BOOT, &[]).map(|_| ())?)
+    })?;
     Ok(())
 }
 

@@ -22,8 +22,7 @@ const RECIPE: &str = include_str!("layers.rs");
 const VM: &str = r#"umask 022; rm -rf work/vm-layer.d; mkdir work/vm-layer.d; cp -a work/vm.d/usr work/vm-layer.d/
 sed 's/#.*//; /^[[:space:]]*$/d' /src/prune-vm.list | while read -r path; do rm -rf work/vm-layer.d/$path; done"#;
 
-const TEST: &str =
-    "umask 022; rm -rf work/test-layer.d; mkdir work/test-layer.d; cp -a --no-preserve=ownership,timestamps /src/test-layer/usr work/test-layer.d/; chmod -R go=u-w work/test-layer.d; install -Dm755 work/bulkhead work/test-layer.d/usr/bin/bulkhead; strip work/test-layer.d/usr/bin/bulkhead";
+const TEST: &str = "umask 022; rm -rf work/test-layer.d; mkdir work/test-layer.d; cp -a --no-preserve=ownership,timestamps /src/test-layer/usr work/test-layer.d/; chmod -R go=u-w work/test-layer.d; install -Dm755 work/bulkhead work/test-layer.d/usr/bin/bulkhead; strip work/test-layer.d/usr/bin/bulkhead";
 
 // A layer says which system it extends, as systemd-sysext wants it.
 const RELEASE: &str = r#"name=$1; umask 022; folder=work/$name-layer.d/usr/lib/extension-release.d; mkdir -p "$folder"

@@ -44,7 +44,9 @@ pub enum LockError {
         text: String,
     },
     /// The archive served something else under a locked version.
-    #[error("{name} {version}: {LOCK_FILE} says SHA-256 {locked}, the package in hand has {found}: do not trust it")]
+    #[error(
+        "{name} {version}: {LOCK_FILE} says SHA-256 {locked}, the package in hand has {found}: do not trust it"
+    )]
     Content {
         /// Package.
         name: String,
@@ -193,7 +195,8 @@ pub fn installed(status: &str, debs: &Path) -> Result<Set, FileError> {
             stanza.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(": ")).unwrap_or("")
         };
         let (name, version) = (field("Package"), field("Version"));
-        let here = field("Status").ends_with(" installed") || field("Status").ends_with(" unpacked");
+        let here =
+            field("Status").ends_with(" installed") || field("Status").ends_with(" unpacked");
         if name.is_empty() || !here {
             continue;
         }
@@ -215,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_lock_file_reads_back_as_written() {
-        let lock = Lock([("root".to_owned(), set(&[("dbus", "1:1.16-2", "ab"), ("a", "2", "c")]))].into());
+        let lock =
+            Lock([("root".to_owned(), set(&[("dbus", "1:1.16-2", "ab"), ("a", "2", "c")]))].into());
         assert_eq!(Lock::parse(&lock.render()).unwrap(), lock);
     }
 
@@ -243,7 +247,8 @@ mod tests {
 
     #[test]
     fn other_content_under_a_locked_version_is_an_error() {
-        let error = compare("root", &set(&[("a", "1", "x")]), &set(&[("a", "1", "y")])).unwrap_err();
+        let error =
+            compare("root", &set(&[("a", "1", "x")]), &set(&[("a", "1", "y")])).unwrap_err();
         assert!(matches!(error, LockError::Content { .. }), "{error}");
     }
 

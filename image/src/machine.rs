@@ -16,7 +16,9 @@ pub enum MachineError {
     #[error("images are built on x86-64 machines, this one is {0}")]
     Architecture(&'static str),
     /// apt knows no Debian archive.
-    #[error("apt on this machine has no Debian archive configured (apt-get indextargets lists none)")]
+    #[error(
+        "apt on this machine has no Debian archive configured (apt-get indextargets lists none)"
+    )]
     NoArchive,
     /// A program of the machine.
     #[error(transparent)]

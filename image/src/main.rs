@@ -71,7 +71,8 @@ impl Options {
         let repo = absolute(&self.repo)?;
         let below = |path: &Path| absolute(&repo.join(path));
         let out = below(&self.out)?;
-        let built = if self.release { "target/release/bulkheadd" } else { "target/debug/bulkheadd" };
+        let built =
+            if self.release { "target/release/bulkheadd" } else { "target/debug/bulkheadd" };
         let bulkheadd = below(self.bulkheadd.as_deref().unwrap_or(Path::new(built)))?;
         anyhow::ensure!(
             self.no_supervisor || bulkheadd.is_file(),
@@ -92,7 +93,10 @@ impl Options {
             own,
             trust: self.trust.as_deref().map(below).transpose()?,
             boot: self.boot.as_deref().map_or_else(|| Ok(out.clone()), below)?,
-            test_layer: self.test_layer.then(|| below(Path::new("target/debug/bulkhead"))).transpose()?,
+            test_layer: self
+                .test_layer
+                .then(|| below(Path::new("target/debug/bulkhead")))
+                .transpose()?,
             any_cmdline: self.any_cmdline,
             lock,
         };

@@ -48,7 +48,11 @@ pub enum ManifestError {
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn write(folder: &Path, manifest: &ImageManifest, key: &Ed25519KeyPair) -> Result<(), ManifestError> {
+pub fn write(
+    folder: &Path,
+    manifest: &ImageManifest,
+    key: &Ed25519KeyPair,
+) -> Result<(), ManifestError> {
     let text = serde_json::to_string_pretty(manifest)? + "\n";
     let signature = Signature {
         public: BASE64_STANDARD.encode(key.public_key()),
@@ -70,7 +74,8 @@ pub fn write(folder: &Path, manifest: &ImageManifest, key: &Ed25519KeyPair) -> R
 /// [`ManifestError`] by what is wrong.
 pub fn verified(folder: &Path, trusted: &[u8]) -> Result<ImageManifest, ManifestError> {
     let text = files::read(&folder.join("image.json"))?;
-    let signature: Signature = serde_json::from_slice(&files::read(&folder.join("image.json.sig"))?)?;
+    let signature: Signature =
+        serde_json::from_slice(&files::read(&folder.join("image.json.sig"))?)?;
     if BASE64_STANDARD.decode(&signature.public)? != trusted {
         return Err(ManifestError::UnknownKey);
     }

@@ -63,8 +63,10 @@ impl Tables {
     /// # Errors
     /// A bad line, or a module that this kernel does not have.
     pub fn select(&self, list: &str) -> Result<Selection, ModulesError> {
-        let mut selection =
-            Selection { plan: StageOneModules { always: vec![], drivers: vec![] }, files: BTreeMap::new() };
+        let mut selection = Selection {
+            plan: StageOneModules { always: vec![], drivers: vec![] },
+            files: BTreeMap::new(),
+        };
         for line in files::entries(list) {
             let (kind, name) =
                 line.split_once(' ').ok_or_else(|| ModulesError::Line(line.to_owned()))?;
@@ -106,7 +108,8 @@ impl Tables {
 
     fn device_aliases(&self, name: &str) -> Vec<String> {
         let is_device = |alias: &str| alias.starts_with("pci:") || alias.starts_with("virtio:");
-        let of_module = self.aliases.iter().filter(|(alias, module)| module == name && is_device(alias));
+        let of_module =
+            self.aliases.iter().filter(|(alias, module)| module == name && is_device(alias));
         of_module.map(|(alias, _)| alias.clone()).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The demo tenant's image: an OCI layout (image-spec v1.1) with busybox and a script that says each second that it runs.
+//! The demo tenant's image: an OCI layout (image-spec v1.1) with busybox and a script that says where it runs and that it still does.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -73,8 +73,15 @@ fn layer(busybox: &[u8], script: &[u8]) -> std::io::Result<Vec<u8>> {
     for (path, mode, content) in files {
         tar.append_data(&mut header(tar::EntryType::Regular, mode, content.len()), path, content)?;
     }
-    for tool in ["cat", "date", "dd", "df", "echo", "free", "hostname", "id", "ip", "ls", "mount", "nproc", "ps", "sh", "sleep", "wget"] {
-        tar.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0), format!("bin/{tool}"), "busybox")?;
+    for tool in [
+        "cat", "date", "dd", "df", "echo", "free", "hostname", "id", "ip", "ls", "mount", "nproc",
+        "ps", "sh", "sleep", "wget",
+    ] {
+        tar.append_link(
+            &mut header(tar::EntryType::Symlink, 0o777, 0),
+            format!("bin/{tool}"),
+            "busybox",
+        )?;
     }
     tar.into_inner()
 }
@@ -82,7 +89,8 @@ fn layer(busybox: &[u8], script: &[u8]) -> std::io::Result<Vec<u8>> {
 /// Writes the layout with one layer.
 fn write(folder: &Path, layer: &[u8]) -> Result<(), FileError> {
     let mut gzip = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::best());
-    let packed = gzip.write_all(layer).and_then(|()| gzip.finish()).named("pack layer of", folder)?;
+    let packed =
+        gzip.write_all(layer).and_then(|()| gzip.finish()).named("pack layer of", folder)?;
     let created = "2025-10-09T08:53:20Z";
     let config = json!({
         "created": created,
@@ -104,7 +112,8 @@ fn write(folder: &Path, layer: &[u8]) -> Result<(), FileError> {
     let mut manifest = blob(folder, MANIFEST, manifest.to_string().as_bytes())?;
     if let Some(entry) = manifest.as_object_mut() {
         entry.insert("platform".into(), json!({ "architecture": "amd64", "os": "linux" }));
-        entry.insert("annotations".into(), json!({ "org.opencontainers.image.ref.name": "latest" }));
+        entry
+            .insert("annotations".into(), json!({ "org.opencontainers.image.ref.name": "latest" }));
     }
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest] });
     files::write(&folder.join("oci-layout"), json!({ "imageLayoutVersion": "1.0.0" }).to_string())?;
@@ -115,7 +124,9 @@ fn write(folder: &Path, layer: &[u8]) -> Result<(), FileError> {
 fn blob(folder: &Path, media_type: &str, content: &[u8]) -> Result<Value, FileError> {
     let digest = sha256_hex(content);
     files::write(&folder.join("blobs/sha256").join(&digest), content)?;
-    Ok(json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": content.len() }))
+    Ok(
+        json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": content.len() }),
+    )
 }
 
 #[cfg(test)]
@@ -138,12 +149,19 @@ mod tests {
             path
         };
         let index = json("index.json");
-        assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "latest");
+        assert_eq!(
+            index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"],
+            "latest"
+        );
         let manifest = json(&check(&index["manifests"][0]));
         let config = json(&check(&manifest["config"]));
         let packed = files::read(&folder.path().join(check(&manifest["layers"][0]))).unwrap();
         let mut plain = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut plain).unwrap();
+        std::io::Read::read_to_end(
+            &mut flate2::read::GzDecoder::new(packed.as_slice()),
+            &mut plain,
+        )
+        .unwrap();
         assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", sha256_hex(&plain)));
     }
 

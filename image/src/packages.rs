@@ -48,7 +48,9 @@ cat work/inst"#;
 #[derive(Debug, thiserror::Error)]
 pub enum PackagesError {
     /// A layer would replace packages of the root tree.
-    #[error("layer {layer} needs another {package} than the root tree has: the archive moved between them, build with --update-lock")]
+    #[error(
+        "layer {layer} needs another {package} than the root tree has: the archive moved between them, build with --update-lock"
+    )]
     LayerChangesRoot {
         /// The layer.
         layer: String,
@@ -87,8 +89,7 @@ impl<'a> Archive<'a> {
     /// # Errors
     /// The lock file is broken.
     pub fn open(layout: &'a Layout, update: bool) -> Result<Self, LockError> {
-        let lock =
-            if update { Lock::default() } else { Lock::read(&layout.data(LOCK_FILE))? };
+        let lock = if update { Lock::default() } else { Lock::read(&layout.data(LOCK_FILE))? };
         Ok(Self { layout, lock, fresh: Cell::new(false) })
     }
 

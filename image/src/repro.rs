@@ -6,6 +6,7 @@ use crate::build::{self, BuildError, Wish};
 use crate::cache::sha256_hex;
 use crate::files::{self, FileError};
 use crate::layout::Layout;
+use crate::root::Own;
 
 /// The two builds cannot be compared, or differ.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +44,9 @@ pub fn check(layout: &Layout, wish: &Wish) -> Result<(), ReproError> {
     let folder = layout.out.join("repro");
     files::remove(&folder)?;
     let (first, second) = (folder.join("a"), folder.join("b"));
+    let own = frozen(&wish.own, &folder.join("own"))?;
     for out in [&first, &second] {
-        let wish = Wish { boot: out.clone(), ..wish.clone() };
+        let wish = Wish { boot: out.clone(), own: own.clone(), ..wish.clone() };
         build::build(&layout.elsewhere(out), &wish)?;
     }
     let parts = parts(&first)?;
@@ -55,6 +57,21 @@ pub fn check(layout: &Layout, wish: &Wish) -> Result<(), ReproError> {
         println!("image: same {} {part}", compare(part, &first, &second)?);
     }
     Ok(files::remove(&folder)?)
+}
+
+/// Copies our programs and units, so that a compiler that runs meanwhile does not come between the two builds.
+fn frozen(own: &Own, folder: &Path) -> Result<Own, FileError> {
+    let copy = |from: &Path| {
+        let to = folder.join(from.file_name().unwrap_or_default());
+        files::copy(from, &to).map(|()| to)
+    };
+    let bulkheadd = own.bulkheadd.as_deref().map(copy).transpose()?;
+    let units = folder.join("units");
+    let names = if own.units.exists() { files::walk(&own.units)? } else { Vec::new() };
+    for name in names.iter().filter(|name| own.units.join(name).is_file()) {
+        files::copy(&own.units.join(name), &units.join(name))?;
+    }
+    Ok(Own { bulkheadd, units })
 }
 
 /// The unsigned parts below a build folder.
@@ -95,7 +112,9 @@ mod tests {
         files::write(&a.join("root.img"), "same1").unwrap();
         files::write(&b.join("root.img"), "same2").unwrap();
         let error = compare("root.img", &a, &b).unwrap_err();
-        assert!(error.to_string().starts_with("root.img differs between two builds, first at byte 4"));
+        assert!(
+            error.to_string().starts_with("root.img differs between two builds, first at byte 4")
+        );
         files::write(&b.join("root.img"), "same1").unwrap();
         assert_eq!(compare("root.img", &a, &b).unwrap(), sha256_hex(b"same1"));
     }

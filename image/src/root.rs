@@ -134,7 +134,10 @@ fn enable(stage: &Path, unit: &str) -> Result<(), RootError> {
     let text = files::read_text(&folder.join(unit))?;
     for program in started(&text) {
         if !stage.join(program.trim_start_matches('/')).exists() {
-            return Err(RootError::NoProgram { unit: unit.to_owned(), program: program.to_owned() });
+            return Err(RootError::NoProgram {
+                unit: unit.to_owned(),
+                program: program.to_owned(),
+            });
         }
     }
     for (kind, target) in wanted_by(&text) {
@@ -147,7 +150,9 @@ fn enable(stage: &Path, unit: &str) -> Result<(), RootError> {
 fn started(unit: &str) -> impl Iterator<Item = &str> {
     let commands = unit.lines().filter_map(|line| {
         let (key, value) = line.trim().split_once('=')?;
-        key.trim().starts_with("Exec").then(|| value.trim().trim_start_matches(['@', '-', ':', '+', '!']))
+        key.trim()
+            .starts_with("Exec")
+            .then(|| value.trim().trim_start_matches(['@', '-', ':', '+', '!']))
     });
     commands.filter_map(|c| c.split_whitespace().next()).filter(|program| program.starts_with('/'))
 }
@@ -186,7 +191,9 @@ mod tests {
         files::write(&stage.path().join("usr/bin/bulkheadd"), "").unwrap();
         enable(stage.path(), "b.service").unwrap();
         for target in ["multi-user", "other"] {
-            let link = stage.path().join(format!("usr/lib/systemd/system/{target}.target.wants/b.service"));
+            let link = stage
+                .path()
+                .join(format!("usr/lib/systemd/system/{target}.target.wants/b.service"));
             assert_eq!(files::read_text(&link).unwrap(), UNIT);
         }
     }

@@ -43,7 +43,11 @@ pub enum ToolboxError {
 ///
 /// # Errors
 /// The script's, with its last output.
-pub fn run<S: AsRef<OsStr>>(layout: &Layout, script: &str, args: &[S]) -> Result<String, CommandError> {
+pub fn run<S: AsRef<OsStr>>(
+    layout: &Layout,
+    script: &str,
+    args: &[S],
+) -> Result<String, CommandError> {
     Program::new("unshare")
         .args(["-m", "--propagation", "private", "bash", "-euc", ENTER, "toolbox"])
         .args([&layout.toolbox(), &layout.out, &layout.debs(), &layout.keys(), &layout.source()])

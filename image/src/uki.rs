@@ -29,7 +29,13 @@ pub enum UkiError {
 ///
 /// # Errors
 /// A program's or a file's.
-pub fn build(layout: &Layout, folder: &Path, initrd: &str, kernel: &str, cmdline: &str) -> Result<(), UkiError> {
+pub fn build(
+    layout: &Layout,
+    folder: &Path,
+    initrd: &str,
+    kernel: &str,
+    cmdline: &str,
+) -> Result<(), UkiError> {
     let [unsigned, signed] = ["uki-unsigned.efi", "uki.efi"].map(|name| folder.join(name));
     let inputs = Inputs::of_recipe(RECIPE)
         .text("initrd", initrd)

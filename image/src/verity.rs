@@ -51,7 +51,12 @@ pub enum PackError {
 ///
 /// # Errors
 /// The tools', or a file's.
-pub fn pack(layout: &Layout, name: &str, tree: &str, image: &str) -> Result<VerityImage, PackError> {
+pub fn pack(
+    layout: &Layout,
+    name: &str,
+    tree: &str,
+    image: &str,
+) -> Result<VerityImage, PackError> {
     let salt = sha256_hex(format!("bulkhead image salt {name}").as_bytes());
     let uuid = uuid_of(name);
     let answer = toolbox::run(layout, PACK, &[tree, image, &uuid, &salt])?;
