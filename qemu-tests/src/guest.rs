@@ -50,20 +50,41 @@ impl Guest {
             }
         };
         let mut guest = Self { stream };
-        // The shell may not run yet, and what is sent before it does is lost or queued: ask until an
-        // answer to the newest question comes.
+        // The shell may not run yet, and what is sent before it does is lost or queued. Answers come in the
+        // order of the questions, so that behind the newest one's nothing is left to read.
         for number in 0_u32.. {
             let word = format!("here-{number}");
-            let answer = guest.try_ask(&format!("echo {word}"), Duration::from_secs(2));
-            if answer.is_ok_and(|answer| answer.text.ends_with(&word)) {
+            if guest.hears(&word, Duration::from_secs(2)).with_context(name)? {
                 return Ok(guest);
             }
             if Instant::now() > until {
                 break;
             }
-            sleep(Duration::from_millis(100));
         }
         bail!("no test shell answers on {} within {} s", socket.display(), limit.as_secs())
+    }
+
+    /// Whether an `echo` of `word` is answered within `limit`; what came before it is thrown away.
+    fn hears(&mut self, word: &str, limit: Duration) -> Result<bool> {
+        writeln!(self.stream, "echo {word}")?;
+        let answer = format!("{word}\n__RC=0\n");
+        let until = Instant::now() + limit;
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).ends_with(&answer) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => bail!("QEMU closed the channel"),
+                Ok(count) => text.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// Runs one line of shell.
