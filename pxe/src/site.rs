@@ -3,6 +3,8 @@
 //! Still without sockets, disk, clock or randomness: the edges call one method per request, save when
 //! [`Outcome::save`] says so *before* they answer, and report machines when [`Outcome::report`] says so.
 
+mod enrolment;
+
 use std::net::Ipv4Addr;
 
 use bulkhead_api::id::{HostId, MacAddr, SystemUuid};
@@ -11,19 +13,17 @@ use bulkhead_api::site::{Admission, AdmissionMode};
 use bulkhead_api::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::enrolment::{EnrolmentResult, Pass};
 use crate::bindings::{Bindings, Pool};
 use crate::client::{ClientKind, classify};
-use crate::machines::{Barred, LoopLimits, Machines};
+use crate::machines::{LoopLimits, Machines};
 use crate::moment::later;
 use crate::policy::{
     Answer, Ask, Decision, Door, Host, Quarantine, Refusal, Rules, Silence, decide,
 };
 use crate::reply::{BootOffer, Destination, build, destination};
-use crate::tickets::{Enrolment, LIFE_SECONDS, Secret, TicketRefusal, Tickets};
+use crate::tickets::{LIFE_SECONDS, Secret, TicketRefusal, Tickets};
 use crate::wire::dhcp4::{ClientMessage, Reply, Request};
-
-/// After a refused enrolment the machine gets no boot file for this long.
-const REFUSED_SECONDS: i64 = 600;
 
 /// What must survive a crash.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,28 +103,6 @@ pub struct Opened {
     pub mac: MacAddr,
     /// The boot it stands for; 0 unless asked for [`Artefact::BootJson`].
     pub boot: u64,
-}
-
-/// What a request for a certificate is allowed by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pass {
-    /// A boot ticket, reserved for it.
-    Ticket(Secret),
-    /// The certificate that the host has.
-    Certificate,
-}
-
-/// What became of a forwarded enrolment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EnrolmentResult {
-    /// The machine is this host.
-    Granted(HostId),
-    /// Refused for good, with the registry's reason.
-    Refused(String),
-    /// The registry is away: the host asks again with the same ticket.
-    Away,
-    /// The request itself is wrong: the host may ask better while its ticket lives.
-    Unfit,
 }
 
 impl Site {
@@ -227,94 +205,6 @@ impl Site {
         }
     }
 
-    /// Checks and reserves the one enrolment of a ticket. When the decision is a reply, the caller
-    /// forwards it and then calls [`Site::finish_enrolment`].
-    pub fn begin_enrolment(
-        &mut self,
-        secret: &str,
-        mac: MacAddr,
-        uuid: Option<SystemUuid>,
-        now: Timestamp,
-    ) -> Outcome<Option<Pass>> {
-        let parsed = Secret::parse(secret);
-        let checked = match &parsed {
-            None => Err(TicketRefusal::Unknown),
-            Some(secret) => self.state.tickets.check_enrolment(secret, mac, uuid, now),
-        };
-        let ask = Ask::Enrol { ticket: checked.map(|_| ()) };
-        let decision = decide(&ask, &self.host(mac, uuid, None, now), &self.rules, now);
-        let mut outcome = Outcome { decision, reply: None, save: true, report: false };
-        match (&outcome.decision, parsed) {
-            (Decision::Reply(_), Some(secret)) => {
-                if let Some(ticket) = self.state.tickets.find_mut(&secret) {
-                    ticket.enrolment = Enrolment::Forwarded;
-                }
-                outcome.reply = Some(Pass::Ticket(secret));
-            }
-            (decision, _) => outcome.report = self.note_enrolment(mac, &decision.clone(), now),
-        }
-        outcome
-    }
-
-    /// Checks that `host`, known by its certificate, may have a new one: it must be the machine `mac`,
-    /// and that machine must be one that may still boot. Ends with [`Site::finish_enrolment`] too.
-    pub fn begin_renewal(
-        &mut self,
-        host: &HostId,
-        mac: MacAddr,
-        uuid: Option<SystemUuid>,
-        now: Timestamp,
-    ) -> Outcome<Option<Pass>> {
-        let owner = self.state.machines.get(mac).and_then(|known| known.host.as_ref());
-        let ask = Ask::Renew { is_its_own: owner == Some(host) };
-        let decision = decide(&ask, &self.host(mac, uuid, None, now), &self.rules, now);
-        let pass = matches!(decision, Decision::Reply(_)).then_some(Pass::Certificate);
-        // A stranger with a certificate says nothing about the machine whose MAC it shows.
-        let blames = owner == Some(host);
-        let report = blames && pass.is_none() && self.note_enrolment(mac, &decision, now);
-        Outcome { decision, reply: pass, save: report, report }
-    }
-
-    /// Closes a forwarded enrolment. `true` when the machine list changed; save in any case.
-    pub fn finish_enrolment(
-        &mut self,
-        pass: &Pass,
-        mac: MacAddr,
-        result: &EnrolmentResult,
-        now: Timestamp,
-    ) -> bool {
-        let ticket = match pass {
-            Pass::Ticket(secret) => self.state.tickets.find_mut(secret),
-            Pass::Certificate => None,
-        };
-        if let Some(ticket) = ticket {
-            ticket.enrolment = match result {
-                EnrolmentResult::Granted(_) | EnrolmentResult::Refused(_) => Enrolment::Used,
-                EnrolmentResult::Away | EnrolmentResult::Unfit => Enrolment::Open,
-            };
-            if *result == EnrolmentResult::Away {
-                // The host did its part in time; a long cut must not cost it a reboot.
-                ticket.expires = later(now, LIFE_SECONDS);
-            }
-        }
-        let known = self.state.machines.see(mac, now);
-        match result {
-            EnrolmentResult::Granted(host) => {
-                known.host = Some(host.clone());
-                known.reached(BootStage::Enrolled);
-                true
-            }
-            EnrolmentResult::Refused(reason) => {
-                let reason = format!("enrolment refused by the registry: {reason}");
-                known.quarantine = Some(reason.clone());
-                let until = later(now, REFUSED_SECONDS);
-                known.barred = Some(Barred { reason, until, by_registry: true });
-                true
-            }
-            EnrolmentResult::Away | EnrolmentResult::Unfit => false,
-        }
-    }
-
     /// The host's stream opened: its boot is complete. `true` when the machine list changed.
     pub fn attached(&mut self, host: &HostId) -> bool {
         self.state.machines.of_host(host).is_some_and(|mac| self.reached(mac, BootStage::Enrolled))
@@ -377,24 +267,6 @@ impl Site {
         known.uuid = if keep { known.uuid } else { uuid.or(known.uuid) };
         known.quarantine = quarantine.map(ToString::to_string);
         before != (known.uuid, known.quarantine.clone())
-    }
-
-    /// Remembers why an enrolment was turned down, also of a machine never seen before. `true` when
-    /// that is news.
-    fn note_enrolment(&mut self, mac: MacAddr, decision: &Decision, now: Timestamp) -> bool {
-        match decision {
-            // The other one decides.
-            Decision::Refuse(Refusal::Ticket(TicketRefusal::UnderWay)) => false,
-            Decision::Refuse(refusal) => {
-                self.state.machines.see(mac, now);
-                self.note_refusal(Some(mac), &refusal.to_string())
-            }
-            Decision::Quarantine(why, _) => {
-                self.state.machines.see(mac, now);
-                self.note_verdict(mac, None, Some(why))
-            }
-            Decision::Reply(_) | Decision::Silence(_) => false,
-        }
     }
 
     /// Remembers a refused ticket. `true` when that is news.

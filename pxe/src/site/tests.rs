@@ -1,5 +1,6 @@
 use bulkhead_api::machine::MachineAdmission;
 
+use super::enrolment::REFUSED_SECONDS;
 use super::*;
 use crate::samples::{
     FIRST, SERVER, at, auto, http_boot, list, mac, os, pxe, secret, site, stage1, uuid,
