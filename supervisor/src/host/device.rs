@@ -82,7 +82,7 @@ pub(super) fn disks(tree: &mut Tree<'_>) -> Vec<Disk> {
             .text(&format!("{below}/device/serial"))
             .or_else(|| tree.text(&format!("{below}/serial")));
         disks.push(Disk {
-            transport: tree.link(&format!("{below}/device/subsystem")).unwrap_or_default(),
+            transport: transport(tree.link(&format!("{below}/device/subsystem"))),
             model: model.unwrap_or_default(),
             serial: serial.unwrap_or_default(),
             size: Bytes::new(sectors.saturating_mul(512)),
@@ -91,6 +91,14 @@ pub(super) fn disks(tree: &mut Tree<'_>) -> Vec<Disk> {
         });
     }
     disks
+}
+
+/// With several paths to a namespace the kernel shows it below the NVM subsystem instead of the controller.
+fn transport(subsystem: Option<String>) -> String {
+    match subsystem.as_deref() {
+        Some("nvme-subsystem") => "nvme".to_owned(),
+        _ => subsystem.unwrap_or_default(),
+    }
 }
 
 pub(super) fn pci(tree: &mut Tree<'_>) -> Vec<PciFunction> {

@@ -105,7 +105,7 @@ fn devices(tree: &mut Recorded) {
     tree.files("sys/class/net/lo", &[("address", "00:00:00:00:00:00")]);
 
     tree.link("sys/block/nvme0n1/device", "sys/class/nvme/nvme0");
-    tree.link("sys/class/nvme/nvme0/subsystem", "sys/class/nvme-class/nvme");
+    tree.link("sys/class/nvme/nvme0/subsystem", "sys/class/nvme-class/nvme-subsystem");
     tree.files("sys/class/nvme/nvme0", &[("model", "SAMSUNG X   "), ("serial", "S1")]);
     tree.files(
         "sys/block/nvme0n1",
