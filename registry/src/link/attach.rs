@@ -273,7 +273,7 @@ impl Session {
 
     fn log_arrived(&self, host: &HostId, reply: LogReply, now: Timestamp) {
         self.registry.presence.heard(host, now);
-        self.registry.sessions.answered(&self.site, reply);
+        self.registry.sessions.answered(&self.site, host, reply);
     }
 
     /// The host, if it is one of this site.

@@ -85,7 +85,15 @@ impl Outbox {
 struct Table {
     next: u64,
     open: BTreeMap<SiteName, (u64, Arc<Outbox>)>,
-    waiting: BTreeMap<u64, (SiteName, oneshot::Sender<rpc::LogReply>)>,
+    waiting: BTreeMap<u64, Waiting>,
+}
+
+/// Somebody who waits for a log.
+#[derive(Debug)]
+struct Waiting {
+    site: SiteName,
+    host: HostId,
+    reply: oneshot::Sender<rpc::LogReply>,
 }
 
 /// Every open stream; one a site.
@@ -118,7 +126,7 @@ impl Sessions {
         if last {
             table.open.remove(site);
             // Whoever waits for a log learns of it by the dropped sender.
-            table.waiting.retain(|_, (of, _)| of != site);
+            table.waiting.retain(|_, waiting| waiting.site != *site);
         }
         last
     }
@@ -156,7 +164,8 @@ impl Sessions {
         let mut table = self.table();
         table.next += 1;
         let id = table.next;
-        table.waiting.insert(id, (site.clone(), sender));
+        let waiting = Waiting { site: site.clone(), host: host.clone(), reply: sender };
+        table.waiting.insert(id, waiting);
         drop(table);
         // Made first: it takes the entry back on every way out.
         let question = Question { sessions: self, id, reply };
@@ -171,15 +180,17 @@ impl Sessions {
             .then_some(question)
     }
 
-    /// A site passed an answer on. One that nobody of that site was asked for is dropped.
-    pub fn answered(&self, site: &SiteName, reply: rpc::LogReply) {
+    /// A site passed a host's answer on. One that this host of this site was not asked for is dropped:
+    /// question numbers can be guessed, and a host must not answer for another one's tenants.
+    pub fn answered(&self, site: &SiteName, host: &HostId, reply: rpc::LogReply) {
         let mut table = self.table();
-        if table.waiting.get(&reply.id).is_none_or(|(asked, _)| asked != site) {
+        let asked = |waiting: &Waiting| waiting.site == *site && waiting.host == *host;
+        if !table.waiting.get(&reply.id).is_some_and(asked) {
             return;
         }
-        if let Some((_, sender)) = table.waiting.remove(&reply.id) {
+        if let Some(waiting) = table.waiting.remove(&reply.id) {
             // The asker may have gone.
-            drop(sender.send(reply));
+            drop(waiting.reply.send(reply));
         }
     }
 }
@@ -247,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_answered_by_the_site_that_was_asked_and_by_no_other() {
+    fn a_log_is_answered_by_the_host_that_was_asked_and_by_no_other() {
         let sessions = Sessions::default();
         let (_, outbox) = sessions.open(&site());
         let mut question = sessions.ask_log(&site(), &host("a"), &lease(), 7).unwrap();
@@ -257,8 +268,9 @@ mod tests {
             text: text.as_bytes().to_vec().into(),
             error: String::new(),
         };
-        sessions.answered(&"fra-01".parse().unwrap(), reply("forged"));
-        sessions.answered(&site(), reply("true"));
+        sessions.answered(&"fra-01".parse().unwrap(), &host("a"), reply("of another site"));
+        sessions.answered(&site(), &host("b"), reply("of another host"));
+        sessions.answered(&site(), &host("a"), reply("true"));
         let answer = Builder::new_current_thread().build().unwrap().block_on(question.answer());
         assert_eq!(answer.unwrap().text, b"true".as_slice());
     }
