@@ -7,10 +7,13 @@
 //! ```
 //! Nothing outside the namespace is touched; deleting it takes every device along.
 
+use std::fs::File;
+use std::net::TcpListener;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 
 use crate::cmd::Cmd;
@@ -100,6 +103,22 @@ impl LabNet {
     #[must_use]
     pub fn inside(&self, cmd: Cmd) -> Cmd {
         cmd.under(["ip", "netns", "exec", &self.name])
+    }
+
+    /// Listens inside the namespace for this program, which stays outside.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered (it needs root), or the address is taken.
+    pub fn listen(&self, address: &str, port: u16) -> Result<TcpListener> {
+        let path = format!("/run/netns/{}", self.name);
+        let namespace = File::open(&path).with_context(|| format!("open {path}"))?;
+        // A thread's namespace is its own; a socket stays in the one that it was made in.
+        let bind = || -> Result<TcpListener> {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).context("enter the namespace")?;
+            TcpListener::bind((address, port)).with_context(|| format!("listen on {port}"))
+        };
+        std::thread::scope(|scope| scope.spawn(bind).join())
+            .unwrap_or_else(|_| bail!("the listening thread ended"))
     }
 
     /// The processes in the namespace.

@@ -1,27 +1,18 @@
-//! Specs that a host must refuse, each with its own reason, while what it runs stays as it is.
+//! Specs that a host must refuse, each with its own reason, while what it runs stays as it is. They come from a
+//! site in the wrong hands: it has a good certificate, but not the key that specs are signed with.
+
+mod rogue;
 
 use std::fs;
-use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use bulkhead_api::condition::{self, Truth};
 use bulkhead_api::lease::LeasePhase;
 use bulkhead_api::spec::{self, HostSpec, SignedSpec, SpecKeys};
-use bulkhead_qemu_tests::fixture::{Resumed, SOON, Scene, scene, until};
+use bulkhead_qemu_tests::fixture::{Resumed, SOON, scene, until};
 use bulkhead_qemu_tests::fleet::Program;
 use ring::signature::Ed25519KeyPair;
-
-/// Where the site keeps the last spec of a host.
-fn cached(scene: &Scene<'_>, host: &Resumed) -> PathBuf {
-    scene.running.fleet.dir.join("site/specs").join(format!("{}.json", host.host))
-}
-
-/// Has the site hand out `signed`, as it does while the registry is away.
-fn hand_out(scene: &mut Scene<'_>, host: &Resumed, signed: &SignedSpec) -> Result<()> {
-    scene.running.kill_program(Program::Site);
-    fs::write(cached(scene, host), serde_json::to_vec(signed)?).context("put the spec there")?;
-    scene.running.start_program(Program::Site)
-}
+use rogue::RogueSite;
 
 /// Waits until the host says that it refused a spec for `reason`.
 fn await_refusal(host: &mut Resumed, reason: &str) -> Result<()> {
@@ -35,8 +26,9 @@ fn await_refusal(host: &mut Resumed, reason: &str) -> Result<()> {
 #[test]
 fn a_damaged_a_foreign_an_old_and_an_expired_spec_are_refused_each_with_its_reason() -> Result<()> {
     scene("spec", |scene, host| {
-        scene.running.kill_program(Program::Registry);
-        let good: SignedSpec = serde_json::from_slice(&fs::read(cached(scene, host))?)?;
+        let site = scene.running.fleet.dir.join("site");
+        let cached = site.join("specs").join(format!("{}.json", host.host));
+        let good: SignedSpec = serde_json::from_slice(&fs::read(cached)?)?;
         let registry = scene.running.fleet.registry();
         let keys: SpecKeys =
             serde_json::from_slice(&fs::read(registry.join("trust/spec-keys.json"))?)?;
@@ -47,6 +39,9 @@ fn a_damaged_a_foreign_an_old_and_an_expired_spec_are_refused_each_with_its_reas
         let next =
             HostSpec { generation: wanted.generation + 1, leases: Vec::new(), ..wanted.clone() };
         let before = host.status()?;
+        scene.running.kill_program(Program::Site);
+        let ca = registry.join("trust/ca.pem");
+        let rogue = RogueSite::start(scene.running.net, &site, &ca, host.host.as_str())?;
 
         let mut bit = sign(&next)?;
         bit.body.0[40] ^= 1;
@@ -65,7 +60,7 @@ fn a_damaged_a_foreign_an_old_and_an_expired_spec_are_refused_each_with_its_reas
         unknown.key_id = "0000000000000000".to_owned();
         cases.push(("UnknownKey", unknown));
         for (reason, signed) in cases {
-            hand_out(scene, host, &signed)?;
+            rogue.hand_out(&signed)?;
             await_refusal(host, reason)?;
             let now = host.status()?;
             assert_eq!(now.accepted_generation, before.accepted_generation, "{reason}");
@@ -74,7 +69,7 @@ fn a_damaged_a_foreign_an_old_and_an_expired_spec_are_refused_each_with_its_reas
             assert_eq!(now.leases[0].status.pid, before.leases[0].status.pid, "{reason}");
         }
         // The control: the same order, well signed, is obeyed.
-        hand_out(scene, host, &sign(&next)?)?;
+        rogue.hand_out(&sign(&next)?)?;
         until("the good spec obeyed", SOON, || {
             let status = host.status()?;
             Ok((status.leases.is_empty() && status.settled_generation == next.generation)
