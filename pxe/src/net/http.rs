@@ -7,7 +7,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
 use nix::sys::sendfile::sendfile;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::NetError;
+use super::places::Places;
 use crate::artefacts::Blob;
 use crate::policy::{Decision, Refusal};
 use crate::service::Service;
@@ -25,10 +26,13 @@ use crate::wire::http::{
     Answer, Head, HeadError, LONGEST_HEAD, Method, answer, head_length, parse_head,
 };
 
-/// A connection that says nothing for this long is closed.
+/// A request whose head is not there in this time, or an answer that is not read on for it, ends the
+/// connection.
 const IDLE: Duration = Duration::from_secs(15);
 /// Connections at a time; more wait in the listen queue.
 const CONNECTIONS: usize = 200;
+/// Connections of one address at a time, more are closed: firmware and stage 1 need one or two.
+const PER_CLIENT: usize = 8;
 /// Bytes a `sendfile` call: long enough to be cheap, short enough to notice a dead client.
 const PIECE: usize = 2 << 20;
 
@@ -65,6 +69,7 @@ impl HttpServer {
 
     /// Serves for ever. Dropping the future ends the listener; connections end by their time limit.
     pub async fn serve(&self, service: Arc<Service>) {
+        let places = Places::new(CONNECTIONS, PER_CLIENT);
         let mut connections: JoinSet<()> = JoinSet::new();
         loop {
             while connections.len() >= CONNECTIONS {
@@ -84,8 +89,13 @@ impl HttpServer {
                     continue;
                 }
             };
+            let Some(place) = places.enter(from) else {
+                debug!(%from, "HTTP connection over the share of one address closed");
+                continue;
+            };
             let service = Arc::clone(&service);
             connections.spawn_blocking(move || {
+                let _place = place;
                 if let Err(error) = serve_connection(&service, &stream, from) {
                     debug!(%from, error = %Chain(&error), "HTTP connection ended");
                 }
@@ -97,11 +107,12 @@ impl HttpServer {
 fn serve_connection(service: &Arc<Service>, stream: &TcpStream, from: Ipv4Addr) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(IDLE))?;
     let mut pending = Vec::new();
     loop {
-        let Some(head) = read_head(stream, &mut pending)? else { return Ok(()) };
+        let Some(head) = read_head(stream, &mut pending, Instant::now() + IDLE)? else {
+            return Ok(());
+        };
         let head = match head {
             Ok(head) => head,
             Err(error) => {
@@ -120,10 +131,12 @@ fn serve_connection(service: &Arc<Service>, stream: &TcpStream, from: Ipv4Addr) 
     }
 }
 
-/// The next request; `None` when the client closed or stayed silent.
+/// The next request; `None` when the client closed. Byte by byte or not, all of it must be there by
+/// `deadline`.
 fn read_head(
     mut stream: &TcpStream,
     pending: &mut Vec<u8>,
+    deadline: Instant,
 ) -> io::Result<Option<Result<Head, HeadError>>> {
     let mut buffer = [0; 2048];
     loop {
@@ -135,6 +148,11 @@ fn read_head(
         if pending.len() > LONGEST_HEAD {
             return Ok(Some(Err(HeadError::Malformed("request head is too long"))));
         }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
         match stream.read(&mut buffer) {
             Ok(0) => return Ok(None),
             Ok(count) => pending.extend_from_slice(buffer.get(..count).unwrap_or_default()),
@@ -315,4 +333,26 @@ fn write_text(
         answer.push_str(body);
     }
     stream.write_all(answer.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_head_that_trickles_in_is_given_up_at_its_deadline() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        client.write_all(b"GET /b/").unwrap();
+        let mut pending = Vec::new();
+        // What has arrived counts for nothing once the time is over.
+        let late = read_head(&stream, &mut pending, Instant::now()).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        client.write_all(b"x HTTP/1.1\r\n\r\n").unwrap();
+        let head = read_head(&stream, &mut pending, Instant::now() + IDLE).unwrap().unwrap();
+        assert_eq!(head.unwrap().path, "/b/x");
+    }
 }

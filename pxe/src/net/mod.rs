@@ -2,6 +2,7 @@
 
 pub mod dhcp;
 pub mod http;
+pub(crate) mod places;
 pub mod tftp;
 
 use std::path::PathBuf;

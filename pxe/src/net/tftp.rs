@@ -3,11 +3,10 @@
 //! A transfer socket is bound to the address that the client asked, so that answers pass the client's
 //! check of the sender, and connected, so that nobody else can speak to it.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
@@ -16,6 +15,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::NetError;
+use super::places::Places;
 use crate::artefacts::Blob;
 use crate::policy::Decision;
 use crate::service::Service;
@@ -35,41 +35,6 @@ const MAX_BLKSIZE: u16 = 1468;
 pub struct TftpServer {
     socket: tokio::net::UdpSocket,
     address: Ipv4Addr,
-}
-
-/// How many transfers run.
-#[derive(Debug, Default)]
-struct Running(Mutex<HashMap<Ipv4Addr, usize>>);
-
-/// One place among the running transfers; free again when dropped.
-struct Place {
-    running: Arc<Running>,
-    client: Ipv4Addr,
-}
-
-impl Running {
-    fn enter(self: &Arc<Self>, client: Ipv4Addr) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = counts.values().sum();
-        let own = counts.entry(client).or_default();
-        if all >= IN_ALL || *own >= PER_CLIENT {
-            return None;
-        }
-        *own += 1;
-        Some(Place { running: Arc::clone(self), client })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.running.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = counts.get_mut(&self.client) {
-            *own -= 1;
-            if *own == 0 {
-                counts.remove(&self.client);
-            }
-        }
-    }
 }
 
 impl TftpServer {
@@ -100,7 +65,7 @@ impl TftpServer {
 
     /// Serves for ever. Dropping the future ends the listener; transfers end by themselves.
     pub async fn serve(&self, service: Arc<Service>) {
-        let running = Arc::new(Running::default());
+        let places = Places::new(IN_ALL, PER_CLIENT);
         let mut transfers: JoinSet<()> = JoinSet::new();
         let mut buffer = vec![0; 2048];
         loop {
@@ -125,7 +90,7 @@ impl TftpServer {
                     continue;
                 }
             };
-            let Some(place) = running.enter(*from.ip()) else {
+            let Some(place) = places.enter(*from.ip()) else {
                 warn!(%from, "TFTP request over the limit of transfers");
                 continue;
             };
