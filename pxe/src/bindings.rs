@@ -9,7 +9,9 @@
 //!
 //! A binding is called that because a lease is a tenant's. Bindings are keyed by hardware address:
 //! firmware, iPXE and the operating system send different client identifiers. Time alone never frees
-//! an address that a machine once used; only an offer that nobody took runs out.
+//! an address that a host once used; an offer that nobody took runs out, and so does the address of a
+//! stranger once no other is left ([`Bindings::of_strangers`]), or forged requests would close the
+//! pool for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -128,6 +130,23 @@ impl Bindings {
         })
         .min()
         .map(|(_, _, address)| address)
+    }
+
+    /// An address of the pool whose holder has `left`, as the caller judges it: where to look when
+    /// [`Bindings::candidate`] finds none. The holder whose answer is least goes first.
+    #[must_use]
+    pub fn of_strangers<T: Ord>(
+        &self,
+        pool: &Pool,
+        now: Timestamp,
+        left: impl Fn(MacAddr) -> Option<T>,
+    ) -> Option<Ipv4Addr> {
+        let resting = |address| self.declined.get(address).is_some_and(|t| now < *t);
+        let held = self.by_mac.iter().filter(|(_, held)| pool.contains(held.address));
+        held.filter(|(_, held)| !resting(&held.address))
+            .filter_map(|(mac, held)| Some((left(*mac)?, held.address)))
+            .min()
+            .map(|(_, address)| address)
     }
 
     /// Keeps `address` (from [`Bindings::candidate`]) for `mac` while an offer of it is open. A bound

@@ -96,6 +96,12 @@ impl Known {
         }
     }
 
+    /// Neither a host nor a machine that came as far as our stage 1.
+    #[must_use]
+    pub fn is_stranger(&self) -> bool {
+        self.host.is_none() && self.boots == 0
+    }
+
     /// Why it is barred now.
     #[must_use]
     pub fn barred(&self, now: Timestamp) -> Option<&Barred> {
@@ -223,7 +229,7 @@ impl Machines {
     }
 
     fn forget_a_stranger(&mut self) {
-        let strangers = self.0.iter().filter(|(_, k)| k.host.is_none() && k.boots == 0);
+        let strangers = self.0.iter().filter(|(_, known)| known.is_stranger());
         let oldest = strangers.min_by_key(|(_, known)| known.last_seen).map(|(mac, _)| *mac);
         if let Some(oldest) = oldest {
             self.0.remove(&oldest);

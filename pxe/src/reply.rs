@@ -15,7 +15,7 @@ use crate::wire::dhcp4::{Reply, Request, ServerMessage, code};
 /// RFC 2131, 3.3: never ends.
 const FOREVER: u32 = u32::MAX;
 /// Machines that may not boot ask again this often, so that a later admission is noticed.
-const STRANGER_SECONDS: u32 = 300;
+pub const STRANGER_SECONDS: u32 = 300;
 /// PXE 2.1, 2.2.3: sub-option 6 (discovery control) with bit 3: take the boot file as it is, no
 /// discovery. Exactly one byte: EDK2 reads no more.
 const PXE_NO_DISCOVERY: [u8; 4] = [6, 1, 8, 255];

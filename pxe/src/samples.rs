@@ -10,7 +10,7 @@ use crate::bindings::Pool;
 use crate::machines::LoopLimits;
 use crate::policy::{Rules, Subnet};
 use crate::site::{Site, State};
-use crate::tickets::Secret;
+use crate::tickets::{KeyDigest, Secret};
 use crate::wire::dhcp4::{ClientMessage, Request};
 
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
@@ -22,6 +22,10 @@ pub(crate) fn mac(number: u8) -> MacAddr {
 
 pub(crate) fn uuid(number: u8) -> SystemUuid {
     SystemUuid::new([number; 16])
+}
+
+pub(crate) fn key(number: u8) -> KeyDigest {
+    KeyDigest::of(&[number])
 }
 
 /// Seconds since the tests began.

@@ -21,9 +21,12 @@ use crate::moment::later;
 use crate::policy::{
     Answer, Ask, Decision, Door, Host, Quarantine, Refusal, Rules, Silence, decide,
 };
-use crate::reply::{BootOffer, Destination, build, destination};
+use crate::reply::{BootOffer, Destination, STRANGER_SECONDS, build, destination};
 use crate::tickets::{LIFE_SECONDS, Secret, TicketRefusal, Tickets};
 use crate::wire::dhcp4::{ClientMessage, Reply, Request};
+
+/// Firmware that fetches a kernel says nothing by DHCP meanwhile: it keeps its address for so long.
+const FIRMWARE_SECONDS: i64 = 3600;
 
 /// What must survive a crash.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,8 +240,27 @@ impl Site {
             known: self.state.machines.get(mac),
             twin: uuid.and_then(|uuid| self.twin(mac, uuid)),
             bound: self.state.bindings.get(mac).map(|held| held.address),
-            candidate: self.state.bindings.candidate(mac, wish, &self.pool, now),
+            candidate: self.candidate(mac, wish, now),
         }
+    }
+
+    /// The address to offer; where none is free, that of the stranger who has let it lapse longest.
+    fn candidate(&self, mac: MacAddr, wish: Option<Ipv4Addr>, now: Timestamp) -> Option<Ipv4Addr> {
+        let bindings = &self.state.bindings;
+        bindings.candidate(mac, wish, &self.pool, now).or_else(|| {
+            bindings.of_strangers(&self.pool, now, |holder| match self.state.machines.get(holder) {
+                // Forgotten as one of too many strangers.
+                None => Some(Timestamp::MIN),
+                Some(known) if known.is_stranger() => {
+                    let lasts = match known.stage {
+                        BootStage::Seen => i64::from(STRANGER_SECONDS),
+                        _ => FIRMWARE_SECONDS,
+                    };
+                    (later(known.last_seen, lasts) <= now).then_some(known.last_seen)
+                }
+                Some(_) => None,
+            })
+        })
     }
 
     /// Another machine that may boot and came with the same UUID.
@@ -297,7 +319,10 @@ impl Site {
                 bindings.offer(request.mac, address, now);
                 false
             }
-            (_, Some(Answer::Ack { address, .. })) => bindings.bind(request.mac, address),
+            // A stranger's address lasts from when it was seen last: that must outlive a restart.
+            (_, Some(Answer::Ack { address, boot })) => {
+                bindings.bind(request.mac, address) | boot.is_none()
+            }
             (ClientMessage::Release, _) if to_us => {
                 bindings.release(request.mac, request.ciaddr, now)
             }

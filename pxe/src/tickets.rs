@@ -77,13 +77,29 @@ impl TryFrom<String> for Secret {
     }
 }
 
+/// SHA-256 of the public key in a certificate request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    /// Of a `SubjectPublicKeyInfo` in DER.
+    #[must_use]
+    pub fn of(spki_der: &[u8]) -> Self {
+        let mut octets = [0; 32];
+        let digest = ring::digest::digest(&ring::digest::SHA256, spki_der);
+        octets.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(octets)
+    }
+}
+
 /// Where the one enrolment of a ticket stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Enrolment {
     /// Not asked for yet.
     Open,
-    /// At the registry. Becomes open again when the registry is away.
+    /// At the registry. Not decided, when the registry is away.
     Forwarded,
     /// Granted or refused for good.
     Used,
@@ -108,6 +124,10 @@ pub struct Ticket {
     pub boot: u64,
     /// The one enrolment.
     pub enrolment: Enrolment,
+    /// The key that got a certificate for it. It may ask again while the ticket lives: the answer may
+    /// have been lost, and a second certificate helps nobody who has not the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    granted_to: Option<KeyDigest>,
     uses: BTreeMap<String, u32>,
 }
 
@@ -116,6 +136,24 @@ impl Ticket {
     #[must_use]
     pub fn secret(&self) -> Secret {
         self.secret
+    }
+
+    /// The enrolment was granted to `key`.
+    pub fn grant(&mut self, key: KeyDigest) {
+        (self.enrolment, self.granted_to) = (Enrolment::Used, Some(key));
+    }
+
+    /// The enrolment was refused for good.
+    pub fn refuse(&mut self) {
+        (self.enrolment, self.granted_to) = (Enrolment::Used, None);
+    }
+
+    /// The enrolment was not decided: as before it was forwarded.
+    pub fn reopen(&mut self) {
+        self.enrolment = match self.granted_to {
+            Some(_) => Enrolment::Used,
+            None => Enrolment::Open,
+        };
     }
 }
 
@@ -232,6 +270,7 @@ impl Tickets {
             stage1_xid: None,
             boot: 0,
             enrolment: Enrolment::Open,
+            granted_to: None,
             uses: BTreeMap::new(),
         })
     }
@@ -263,7 +302,7 @@ impl Tickets {
         }
     }
 
-    /// Checks that the ticket opens the one enrolment of this machine.
+    /// Checks that the ticket opens the one enrolment of this machine, or that `key` was granted it.
     ///
     /// # Errors
     /// [`TicketRefusal`]: unknown, other machine, used, under way, expired. Used comes before
@@ -273,6 +312,7 @@ impl Tickets {
         secret: &Secret,
         mac: MacAddr,
         uuid: Option<SystemUuid>,
+        key: KeyDigest,
         now: Timestamp,
     ) -> Result<&Ticket, TicketRefusal> {
         let ticket = self.find(secret).ok_or(TicketRefusal::Unknown)?;
@@ -287,9 +327,9 @@ impl Tickets {
             return Err(TicketRefusal::OtherMachine { owner: owner.to_string(), shown_by });
         }
         match ticket.enrolment {
-            Enrolment::Used => return Err(TicketRefusal::Used),
+            Enrolment::Used if ticket.granted_to != Some(key) => return Err(TicketRefusal::Used),
             Enrolment::Forwarded => return Err(TicketRefusal::UnderWay),
-            Enrolment::Open => {}
+            Enrolment::Open | Enrolment::Used => {}
         }
         if now >= ticket.expires {
             return Err(TicketRefusal::Expired { seconds: seconds_since(ticket.expires, now) });
@@ -297,10 +337,10 @@ impl Tickets {
         Ok(ticket)
     }
 
-    /// After a restart nothing is under way: forwarded enrolments are open again.
+    /// After a restart nothing is under way: forwarded enrolments are what they were before.
     pub fn forget_forwarded(&mut self) {
         for ticket in self.0.iter_mut().filter(|t| t.enrolment == Enrolment::Forwarded) {
-            ticket.enrolment = Enrolment::Open;
+            ticket.reopen();
         }
     }
 }

@@ -10,7 +10,7 @@ use bulkhead_api::link::{EnrolFacts, Hello};
 use bulkhead_api::machine::{BootStage, MachineAdmission};
 use bulkhead_api::site::{Admission, SiteSpec};
 use lab::fleet::{Fleet, Validity};
-use lab::host::{attach, connect, enrol, message, status, try_connect};
+use lab::host::{attach, connect, enrol, enrol_as, message, status, try_connect};
 use lab::raw;
 use lab::registry::{Registry, Seen, site_spec, spec};
 use lab::{Lab, Running, mac, secret, uuid};
@@ -180,6 +180,23 @@ async fn a_machine_enrols_once_with_its_ticket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_lost_its_certificate_gets_one_again_for_the_same_ticket_and_key() {
+    let Joined { lab: _lab, registry, site, down: _down } = joined().await;
+    let mut client = connect(&registry.fleet, site.ports.tls, None).await;
+    let (ticket, key) = (secret(1).expose(), rcgen::KeyPair::generate().unwrap());
+    for time in ["first", "again"] {
+        let enrolled = enrol_as(&mut client, &ticket, mac(1), Some(uuid(1)), &key).await;
+        let (reply, own) = enrolled.unwrap_or_else(|status| panic!("{time}: {status}"));
+        assert_eq!(reply.id, HOST);
+        let mut host = connect(&registry.fleet, site.ports.tls, Some(&own)).await;
+        attach(&mut host, HOST, 0).await.unwrap();
+    }
+    let (code, _) = refused(enrol(&mut client, &ticket, mac(1), Some(uuid(1))).await);
+    assert_eq!(code, Code::PermissionDenied, "another key");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_bad_ticket_is_refused_with_its_own_reason() {
     let Joined { lab, mut registry, site, down: _down } = joined().await;
     site.stop().await;
@@ -225,6 +242,7 @@ async fn a_wrong_request_names_its_field_and_costs_no_ticket() {
         (facts(r#"{"kind":"site","names":[]}"#), "facts_json.kind"),
         (facts(r#"{"kind":"host","mac":"x","uuid":null}"#), "facts_json"),
         (long, "csr_der: 9000 bytes"),
+        (facts(host), "csr_der: not a PKCS#10 request"),
     ];
     for (request, field) in rows {
         let (code, why) = refused(client.enrol(request).await);

@@ -13,13 +13,15 @@ use bulkhead_api::link::rpc::{EnrolReply, EnrolRequest};
 use bulkhead_api::time::Timestamp;
 use tonic::{Code, Request, Status};
 use tracing::{info, warn};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer as _;
 
 use super::Shared;
 use super::peer::Peer;
 use crate::policy::{Decision, Refusal};
 use crate::service::Service;
 use crate::site::{EnrolmentResult, Outcome, Pass};
-use crate::tickets::TicketRefusal;
+use crate::tickets::{KeyDigest, TicketRefusal};
 
 /// A request of a P-256 key has some 250 bytes.
 const LONGEST_CSR: usize = 8192;
@@ -72,13 +74,13 @@ pub(super) async fn enrol(
     peer: &Peer,
     mut request: EnrolRequest,
 ) -> Result<EnrolReply, Status> {
-    let (mac, uuid) = check(&request)?;
+    let Asked { mac, uuid, key } = check(&request)?;
     let ticket = std::mem::take(&mut request.ticket);
     let renews = match ticket.is_empty() {
         true => Some(peer.host_of(&shared.site, Timestamp::now())?.host),
         false => None,
     };
-    let outcome = begin(service, renews.clone(), ticket, mac, uuid).await?;
+    let outcome = begin(service, renews.clone(), ticket, Asked { mac, uuid, key }).await?;
     let pass = match (outcome.reply, outcome.decision) {
         (Some(pass), _) => pass,
         (None, Decision::Refuse(Refusal::Ticket(TicketRefusal::UnderWay))) => {
@@ -109,18 +111,35 @@ pub(super) async fn enrol(
     reply
 }
 
-fn check(request: &EnrolRequest) -> Result<(MacAddr, Option<SystemUuid>), Status> {
+/// Which machine asks, with which key.
+struct Asked {
+    mac: MacAddr,
+    uuid: Option<SystemUuid>,
+    key: KeyDigest,
+}
+
+fn check(request: &EnrolRequest) -> Result<Asked, Status> {
     let bad = |text: String| Err(Status::invalid_argument(text));
     if request.csr_der.is_empty() || request.csr_der.len() > LONGEST_CSR {
         let length = request.csr_der.len();
         return bad(format!("csr_der: {length} bytes, expected 1 to {LONGEST_CSR}"));
     }
-    match serde_json::from_slice(&request.facts_json) {
-        Ok(EnrolFacts::Host { mac, uuid }) => Ok((mac, uuid.filter(|uuid| !uuid.is_unset()))),
+    let (mac, uuid) = match serde_json::from_slice(&request.facts_json) {
+        Ok(EnrolFacts::Host { mac, uuid }) => (mac, uuid.filter(|uuid| !uuid.is_unset())),
         Ok(EnrolFacts::Site { .. }) => {
-            bad("facts_json.kind: site, expected host: sites enrol at the registry".to_owned())
+            return bad(
+                "facts_json.kind: site, expected host: sites enrol at the registry".to_owned()
+            );
         }
-        Err(error) => bad(format!("facts_json: {error}")),
+        Err(error) => return bad(format!("facts_json: {error}")),
+    };
+    // Whether the sender holds the key is the registry's to check, before it gives a certificate.
+    match X509CertificationRequest::from_der(&request.csr_der) {
+        Ok((_, csr)) => {
+            let key = KeyDigest::of(csr.certification_request_info.subject_pki.raw);
+            Ok(Asked { mac, uuid, key })
+        }
+        Err(_) => bad("csr_der: not a PKCS#10 request in DER".to_owned()),
     }
 }
 
@@ -128,14 +147,13 @@ async fn begin(
     service: &Arc<Service>,
     renews: Option<HostId>,
     ticket: String,
-    mac: MacAddr,
-    uuid: Option<SystemUuid>,
+    Asked { mac, uuid, key }: Asked,
 ) -> Result<Outcome<Option<Pass>>, Status> {
     let service = Arc::clone(service);
     let asked = blocking(move || {
         service.ask("enrol", |site, now| match &renews {
             Some(host) => site.begin_renewal(host, mac, uuid, now),
-            None => site.begin_enrolment(&ticket, mac, uuid, now),
+            None => site.begin_enrolment(&ticket, mac, uuid, key, now),
         })
     });
     asked.await?.map_err(|_| Status::unavailable("the site cannot save its state"))

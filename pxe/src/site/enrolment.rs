@@ -8,7 +8,7 @@ use super::{Outcome, Site};
 use crate::machines::Barred;
 use crate::moment::later;
 use crate::policy::{Ask, Decision, Refusal, decide};
-use crate::tickets::{Enrolment, LIFE_SECONDS, Secret, TicketRefusal};
+use crate::tickets::{Enrolment, KeyDigest, LIFE_SECONDS, Secret, TicketRefusal};
 
 /// After a refused enrolment the machine gets no boot file for this long.
 pub(super) const REFUSED_SECONDS: i64 = 600;
@@ -16,8 +16,8 @@ pub(super) const REFUSED_SECONDS: i64 = 600;
 /// What a request for a certificate is allowed by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pass {
-    /// A boot ticket, reserved for it.
-    Ticket(Secret),
+    /// A boot ticket, reserved for this key.
+    Ticket(Secret, KeyDigest),
     /// The certificate that the host has.
     Certificate,
 }
@@ -43,24 +43,30 @@ impl Site {
         secret: &str,
         mac: MacAddr,
         uuid: Option<SystemUuid>,
+        key: KeyDigest,
         now: Timestamp,
     ) -> Outcome<Option<Pass>> {
         let parsed = Secret::parse(secret);
         let checked = match &parsed {
             None => Err(TicketRefusal::Unknown),
-            Some(secret) => self.state.tickets.check_enrolment(secret, mac, uuid, now),
+            Some(secret) => self.state.tickets.check_enrolment(secret, mac, uuid, key, now),
         };
         let ask = Ask::Enrol { ticket: checked.map(|_| ()) };
         let decision = decide(&ask, &self.host(mac, uuid, None, now), &self.rules, now);
-        let mut outcome = Outcome { decision, reply: None, save: true, report: false };
+        let mut outcome = Outcome { decision, reply: None, save: false, report: false };
         match (&outcome.decision, parsed) {
             (Decision::Reply(_), Some(secret)) => {
                 if let Some(ticket) = self.state.tickets.find_mut(&secret) {
                     ticket.enrolment = Enrolment::Forwarded;
                 }
-                outcome.reply = Some(Pass::Ticket(secret));
+                outcome.save = true;
+                outcome.reply = Some(Pass::Ticket(secret, key));
             }
-            (decision, _) => outcome.report = self.note_enrolment(mac, &decision.clone(), now),
+            (decision, _) => {
+                // Anybody may ask: what is no news must not cost a write to the disk.
+                outcome.report = self.note_enrolment(mac, &decision.clone(), now);
+                outcome.save = outcome.report;
+            }
         }
         outcome
     }
@@ -92,18 +98,18 @@ impl Site {
         result: &EnrolmentResult,
         now: Timestamp,
     ) -> bool {
-        let ticket = match pass {
-            Pass::Ticket(secret) => self.state.tickets.find_mut(secret),
-            Pass::Certificate => None,
-        };
-        if let Some(ticket) = ticket {
-            ticket.enrolment = match result {
-                EnrolmentResult::Granted(_) | EnrolmentResult::Refused(_) => Enrolment::Used,
-                EnrolmentResult::Away | EnrolmentResult::Unfit => Enrolment::Open,
-            };
-            if *result == EnrolmentResult::Away {
-                // The host did its part in time; a long cut must not cost it a reboot.
-                ticket.expires = later(now, LIFE_SECONDS);
+        if let Pass::Ticket(secret, key) = pass
+            && let Some(ticket) = self.state.tickets.find_mut(secret)
+        {
+            match result {
+                EnrolmentResult::Granted(_) => ticket.grant(*key),
+                EnrolmentResult::Refused(_) => ticket.refuse(),
+                EnrolmentResult::Unfit => ticket.reopen(),
+                EnrolmentResult::Away => {
+                    ticket.reopen();
+                    // The host did its part in time; a long cut must not cost it a reboot.
+                    ticket.expires = later(now, LIFE_SECONDS);
+                }
             }
         }
         let known = self.state.machines.see(mac, now);
@@ -130,6 +136,9 @@ impl Site {
         match decision {
             // The other one decides.
             Decision::Refuse(Refusal::Ticket(TicketRefusal::UnderWay)) => false,
+            // Who has no ticket of ours can be anybody: an enrolled machine is not blamed for a name
+            // that somebody made up.
+            Decision::Refuse(Refusal::Ticket(TicketRefusal::Unknown)) if self.is_host(mac) => false,
             Decision::Refuse(refusal) => {
                 self.state.machines.see(mac, now);
                 self.note_refusal(Some(mac), &refusal.to_string())
@@ -140,5 +149,9 @@ impl Site {
             }
             Decision::Reply(_) | Decision::Silence(_) => false,
         }
+    }
+
+    fn is_host(&self, mac: MacAddr) -> bool {
+        self.state.machines.get(mac).is_some_and(|known| known.host.is_some())
     }
 }

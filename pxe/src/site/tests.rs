@@ -3,7 +3,7 @@ use bulkhead_api::machine::MachineAdmission;
 use super::enrolment::REFUSED_SECONDS;
 use super::*;
 use crate::samples::{
-    FIRST, SERVER, at, auto, http_boot, list, mac, os, pxe, secret, site, stage1, uuid,
+    FIRST, SERVER, at, auto, http_boot, key, list, mac, os, pxe, secret, site, stage1, uuid,
 };
 use crate::wire::dhcp4::ServerMessage;
 use ClientMessage::{Discover, Request as Ask4};
@@ -44,7 +44,7 @@ fn machine(site: &Site, number: u8) -> Machine {
 }
 
 fn grant(site: &mut Site, ticket: &str, number: u8, now: Timestamp) {
-    let begun = site.begin_enrolment(ticket, mac(number), Some(uuid(number)), now);
+    let begun = site.begin_enrolment(ticket, mac(number), Some(uuid(number)), key(1), now);
     let pass = begun.reply.unwrap();
     let host = format!("lab-{number}").parse().unwrap();
     site.finish_enrolment(&pass, mac(number), &EnrolmentResult::Granted(host), now);
@@ -110,7 +110,7 @@ fn an_unknown_machine_gets_an_address_and_no_boot_file_by_any_door() {
         assert_eq!(outcome.reply, None);
         assert!(matches!(outcome.decision, Decision::Quarantine(Quarantine::NotListed(_), None)));
     }
-    let enrolment = site.begin_enrolment(&secret(7).expose(), mac(1), Some(uuid(1)), at(5));
+    let enrolment = site.begin_enrolment(&secret(7).expose(), mac(1), Some(uuid(1)), key(1), at(5));
     assert_eq!(enrolment.reply, None);
     let shown = machine(&site, 1);
     assert_eq!(shown.admission, MachineAdmission::Quarantined);
@@ -197,23 +197,51 @@ fn a_used_ticket_enrols_nobody_again_and_the_list_shows_who_tried() {
     let mut site = site(auto());
     let secret = ticket(&dhcp(&mut site, &http_boot(1, Discover), 1, at(0)));
     grant(&mut site, &secret, 1, at(10));
-    let again = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), at(11));
+    let again = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(2), at(11));
     assert_eq!(again.decision, Decision::Refuse(Refusal::Ticket(TicketRefusal::Used)));
     assert_eq!(machine(&site, 1).admission, MachineAdmission::Refused);
     assert!(machine(&site, 1).reason.contains("used for an enrolment before"));
-    let thief = site.begin_enrolment(&secret, mac(7), Some(uuid(7)), at(12));
+    let thief = site.begin_enrolment(&secret, mac(7), Some(uuid(7)), key(1), at(12));
     assert!(thief.reply.is_none() && thief.report);
     assert!(machine(&site, 7).reason.contains("belongs to the machine 52:54:00:00:00:01"));
+}
+
+#[test]
+fn a_host_that_lost_the_answer_is_enrolled_again_by_the_same_key() {
+    let mut site = site(auto());
+    let secret = ticket(&dhcp(&mut site, &http_boot(1, Discover), 1, at(0)));
+    grant(&mut site, &secret, 1, at(10));
+    grant(&mut site, &secret, 1, at(20));
+    assert_eq!(machine(&site, 1).admission, MachineAdmission::Admitted);
+    let away = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(1), at(30)).reply.unwrap();
+    site.finish_enrolment(&away, mac(1), &EnrolmentResult::Away, at(31));
+    let thief = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(2), at(32));
+    assert_eq!(thief.decision, Decision::Refuse(Refusal::Ticket(TicketRefusal::Used)));
+}
+
+#[test]
+fn a_made_up_ticket_blames_no_host_and_costs_no_write() {
+    let mut site = site(auto());
+    let own = ticket(&dhcp(&mut site, &http_boot(1, Discover), 1, at(0)));
+    grant(&mut site, &own, 1, at(10));
+    let before = site.state.clone();
+    for number in 0..3 {
+        let forged = secret(200 + number).expose();
+        let asked = site.begin_enrolment(&forged, mac(1), Some(uuid(1)), key(9), at(11));
+        assert_eq!(asked.decision, Decision::Refuse(Refusal::Ticket(TicketRefusal::Unknown)));
+        assert_eq!((asked.save, asked.report), (false, false));
+    }
+    assert_eq!(site.state, before);
 }
 
 #[test]
 fn an_expired_ticket_enrols_nobody() {
     let mut site = site(auto());
     let secret = ticket(&dhcp(&mut site, &http_boot(1, Discover), 1, at(0)));
-    let late = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), at(LIFE_SECONDS + 5));
+    let late = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(1), at(LIFE_SECONDS + 5));
     let expired = TicketRefusal::Expired { seconds: 5 };
     assert_eq!(late.decision, Decision::Refuse(Refusal::Ticket(expired)));
-    let more = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), at(LIFE_SECONDS + 6));
+    let more = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(1), at(LIFE_SECONDS + 6));
     assert!(!more.report, "the growing number of seconds is no news");
 }
 
@@ -221,8 +249,8 @@ fn an_expired_ticket_enrols_nobody() {
 fn a_ticket_is_open_again_when_the_registry_was_away() {
     let mut site = site(auto());
     let secret = ticket(&dhcp(&mut site, &http_boot(1, Discover), 1, at(0)));
-    let pass = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), at(500)).reply.unwrap();
-    let meanwhile = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), at(501));
+    let pass = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(1), at(500)).reply.unwrap();
+    let meanwhile = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(1), at(501));
     assert_eq!(meanwhile.decision, Decision::Refuse(Refusal::Ticket(TicketRefusal::UnderWay)));
     assert_eq!(
         machine(&site, 1).admission,
@@ -238,10 +266,10 @@ fn a_wrong_request_leaves_the_ticket_open_but_makes_it_no_younger() {
     let mut site = site(auto());
     let secret = ticket(&dhcp(&mut site, &http_boot(1, Discover), 1, at(0)));
     for seconds in [10, 20, 599] {
-        let begun = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), at(seconds));
+        let begun = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(1), at(seconds));
         site.finish_enrolment(&begun.reply.unwrap(), mac(1), &EnrolmentResult::Unfit, at(seconds));
     }
-    let late = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), at(600));
+    let late = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(1), at(600));
     assert!(late.reply.is_none());
 }
 
@@ -249,7 +277,7 @@ fn a_wrong_request_leaves_the_ticket_open_but_makes_it_no_younger() {
 fn a_machine_that_the_registry_refuses_is_barred_and_says_why() {
     let mut site = site(auto());
     let secret = ticket(&dhcp(&mut site, &http_boot(1, Discover), 1, at(0)));
-    let pass = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), at(10)).reply.unwrap();
+    let pass = site.begin_enrolment(&secret, mac(1), Some(uuid(1)), key(1), at(10)).reply.unwrap();
     let refused = EnrolmentResult::Refused("UUID belongs to host sjc-1".to_owned());
     assert!(site.finish_enrolment(&pass, mac(1), &refused, at(11)));
     let shown = machine(&site, 1);
@@ -303,6 +331,34 @@ fn leaving_and_declining_change_the_bindings() {
     assert!(ask(&mut site, &to(ClientMessage::Decline, SERVER)));
     let next = dhcp(&mut site, &os(1, Discover), 1, at(3));
     assert_eq!(next.yiaddr, Ipv4Addr::new(10, 9, 0, 101), "the declined address rests");
+}
+
+#[test]
+fn strangers_close_the_pool_for_a_while_and_no_host_loses_its_address() {
+    let mut site = site(auto());
+    site.pool.last = Ipv4Addr::new(10, 9, 0, 102);
+    let own = ticket(&dhcp(&mut site, &http_boot(1, Discover), 1, at(0)));
+    grant(&mut site, &own, 1, at(1));
+    for number in [2, 3] {
+        dhcp(&mut site, &os(number, Discover), number, at(i64::from(number)));
+    }
+    let new = |site: &mut Site, number, now| {
+        let asked = site.dhcp(&os(number, Discover), Door::Server, secret(9), now);
+        asked.reply.map(|(reply, _)| reply.yiaddr)
+    };
+    assert_eq!(new(&mut site, 4, at(10)), None, "both strangers may still use theirs");
+    let renewal = Request { ciaddr: Ipv4Addr::new(10, 9, 0, 101), ..os(2, Ask4) };
+    let renewed = site.dhcp(&renewal, Door::Server, secret(9), at(1000));
+    assert!(renewed.save, "a restart must not forget that it is in use");
+    let lapsed = at(3 + i64::from(STRANGER_SECONDS));
+    assert_eq!(new(&mut site, 4, lapsed), Some(Ipv4Addr::new(10, 9, 0, 102)), "of the silent one");
+    let years = at(10 * 365 * 24 * 3600);
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 10..20 {
+        seen.insert(new(&mut site, number, years));
+    }
+    assert!(!seen.contains(&Some(FIRST)), "{seen:?}");
+    assert!(seen.contains(&Some(Ipv4Addr::new(10, 9, 0, 101))), "{seen:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::samples::{at, mac, secret, uuid};
+use crate::samples::{at, key, mac, secret, uuid};
 
 fn one() -> Tickets {
     let mut tickets = Tickets::default();
@@ -30,7 +30,7 @@ fn each_reason_against_an_enrolment_is_told_apart() {
     let refusal = |state, secret: Secret, mac, uuid, seconds| {
         let mut tickets = one();
         tickets.0[0].enrolment = state;
-        tickets.check_enrolment(&secret, mac, uuid, at(seconds)).map(|_| ()).unwrap_err()
+        tickets.check_enrolment(&secret, mac, uuid, key(1), at(seconds)).map(|_| ()).unwrap_err()
     };
     let own = Some(uuid(1));
     let rows = [
@@ -50,15 +50,15 @@ fn each_reason_against_an_enrolment_is_told_apart() {
         assert_eq!(refusal.label(), label, "{refusal}");
         assert!(refusal.to_string().contains(text), "{refusal}");
     }
-    assert!(one().check_enrolment(&secret(1), mac(1), own, at(1)).is_ok());
+    assert!(one().check_enrolment(&secret(1), mac(1), own, key(1), at(1)).is_ok());
 }
 
 #[test]
 fn a_ticket_without_uuid_takes_the_machine_by_its_mac_alone() {
     let mut tickets = Tickets::default();
     tickets.mint(secret(1), mac(1), None, at(0));
-    assert!(tickets.check_enrolment(&secret(1), mac(1), Some(uuid(7)), at(1)).is_ok());
-    assert!(tickets.check_enrolment(&secret(1), mac(1), None, at(1)).is_ok());
+    assert!(tickets.check_enrolment(&secret(1), mac(1), Some(uuid(7)), key(1), at(1)).is_ok());
+    assert!(tickets.check_enrolment(&secret(1), mac(1), None, key(1), at(1)).is_ok());
 }
 
 #[test]
@@ -93,7 +93,34 @@ fn after_a_restart_nothing_is_under_way() {
     tickets.find_mut(&secret(1)).unwrap().enrolment = Enrolment::Forwarded;
     assert_eq!(tickets.current(mac(1), at(1)), None);
     tickets.forget_forwarded();
-    assert!(tickets.check_enrolment(&secret(1), mac(1), Some(uuid(1)), at(1)).is_ok());
+    assert!(tickets.check_enrolment(&secret(1), mac(1), Some(uuid(1)), key(1), at(1)).is_ok());
+}
+
+#[test]
+fn the_key_that_was_granted_asks_again_while_the_ticket_lives_and_no_other_key_does() {
+    let mut tickets = one();
+    tickets.find_mut(&secret(1)).unwrap().grant(key(1));
+    let check = |tickets: &Tickets, by, seconds| {
+        let checked = tickets.check_enrolment(&secret(1), mac(1), Some(uuid(1)), by, at(seconds));
+        checked.map(|_| ()).map_err(|refusal| refusal.label())
+    };
+    let as_granted = |tickets: &Tickets| {
+        assert_eq!(check(tickets, key(1), 2), Ok(()));
+        assert_eq!(check(tickets, key(2), 2), Err("TicketUsed"));
+        assert_eq!(check(tickets, key(1), LIFE_SECONDS), Err("TicketExpired"));
+        assert_eq!(tickets.current(mac(1), at(2)), None, "it boots nothing more");
+    };
+    as_granted(&tickets);
+    // Undecided the second time, or cut off by a restart of the site: still this key's alone.
+    tickets.find_mut(&secret(1)).unwrap().enrolment = Enrolment::Forwarded;
+    let kept = serde_json::to_string(&tickets).unwrap();
+    let mut restarted: Tickets = serde_json::from_str(&kept).unwrap();
+    restarted.forget_forwarded();
+    as_granted(&restarted);
+    tickets.find_mut(&secret(1)).unwrap().reopen();
+    as_granted(&tickets);
+    tickets.find_mut(&secret(1)).unwrap().refuse();
+    assert_eq!(check(&tickets, key(1), 2), Err("TicketUsed"));
 }
 
 #[test]

@@ -36,10 +36,20 @@ pub async fn enrol(
     mac: MacAddr,
     uuid: Option<SystemUuid>,
 ) -> Result<(EnrolReply, Pair), Status> {
-    let key = KeyPair::generate().unwrap();
+    enrol_as(client, ticket, mac, uuid, &KeyPair::generate().unwrap()).await
+}
+
+/// Asks for an identity with this key.
+pub async fn enrol_as(
+    client: &mut LinkClient<Channel>,
+    ticket: &str,
+    mac: MacAddr,
+    uuid: Option<SystemUuid>,
+    key: &KeyPair,
+) -> Result<(EnrolReply, Pair), Status> {
     let request = EnrolRequest {
         ticket: ticket.to_owned(),
-        csr_der: csr(&key).into(),
+        csr_der: csr(key).into(),
         facts_json: serde_json::to_vec(&EnrolFacts::Host { mac, uuid }).unwrap().into(),
     };
     let reply = within("an answer to Enrol", client.enrol(request)).await?.into_inner();
