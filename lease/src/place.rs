@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Rules: cores are given whole, with all SMT siblings; the core with the lowest CPU number and
-//! [`HOUSE_MEMORY`] of its node stay with the host; memory comes from the nodes of the cores. A lease that
-//! spans nodes may fill any of them, as cgroups bound memory in all and not node by node: it is charged
-//! to each of its nodes in full, so that no neighbour can be starved.
+//! [`HOUSE_MEMORY`] of its node stay with the host; memory comes from the nodes of the cores, and each of
+//! them gives a core. A lease that spans nodes may fill any of them, as cgroups bound memory in all and not
+//! node by node: it is charged to each of its nodes in full, and joins a neighbour on a node only where all
+//! of it fits beside it. So whoever fills what it may, no neighbour is starved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -90,10 +91,17 @@ impl std::error::Error for Shortage {}
 struct NodeRoom<'a> {
     cores: Vec<&'a Core>,
     memory: Bytes,
+    /// A lease holds memory of it.
+    shared: bool,
+}
+
+/// Cores that have a CPU.
+fn cores(inventory: &Inventory) -> impl Iterator<Item = &Core> {
+    inventory.cpu.cores.iter().filter(|core| !core.cpus.is_empty())
 }
 
 fn house_core(inventory: &Inventory) -> Option<&Core> {
-    inventory.cpu.cores.iter().min_by_key(|core| core.cpus.first().copied())
+    cores(inventory).min_by_key(|core| core.cpus.first().copied())
 }
 
 /// Room by node, less what the host keeps and what `held` holds.
@@ -107,7 +115,7 @@ fn rooms<'a>(
     for node in &inventory.memory {
         rooms.entry(node.id).or_default().memory = node.total;
     }
-    for core in &inventory.cpu.cores {
+    for core in cores(inventory) {
         let free = house.is_none_or(|house| house.cpus != core.cpus);
         if free && core.cpus.is_disjoint(&taken) {
             rooms.entry(core.node).or_default().cores.push(core);
@@ -120,6 +128,7 @@ fn rooms<'a>(
         for node in &holding.memory_nodes {
             if let Some(room) = rooms.get_mut(node) {
                 room.memory = room.memory.saturating_sub(holding.memory);
+                room.shared = true;
             }
         }
     }
@@ -172,8 +181,11 @@ pub fn place(
                 let cores: u32 = here().map(|room| count(&room.cores)).sum();
                 let memory = here().fold(Bytes::default(), |m, r| m.saturating_add(r.memory));
                 // Each node must give a core: memory alone from a far node is not "near".
-                let spread = here().all(|room| !room.cores.is_empty());
-                let fits = cores >= request.cores && memory >= request.memory && spread;
+                let spread = here().all(|room| !room.cores.is_empty())
+                    && request.cores >= u32::try_from(size).unwrap_or(u32::MAX);
+                let beside = here().all(|room| !room.shared || room.memory >= request.memory);
+                let enough = cores >= request.cores && memory >= request.memory;
+                let fits = enough && spread && beside;
                 fits.then_some((cores, set))
             })
             .min();
@@ -186,9 +198,12 @@ pub fn place(
 
 fn hold(rooms: &BTreeMap<u32, NodeRoom<'_>>, set: &[u32], request: Request) -> Holding {
     let wanted = usize::try_from(request.cores).unwrap_or(usize::MAX);
-    let cores = set.iter().filter_map(|node| rooms.get(node)).flat_map(|room| room.cores.iter());
+    let here = || set.iter().filter_map(|node| rooms.get(node));
+    // One of each node first, then node by node.
+    let first = here().filter_map(|room| room.cores.first());
+    let others = here().flat_map(|room| room.cores.iter().skip(1));
     Holding {
-        cpus: cores.take(wanted).flat_map(|core| core.cpus.iter().copied()).collect(),
+        cpus: first.chain(others).take(wanted).flat_map(|core| core.cpus.iter().copied()).collect(),
         memory_nodes: set.iter().copied().collect(),
         memory: request.memory,
     }

@@ -83,6 +83,38 @@ fn enough_in_sum_but_not_together_is_said_so() {
 }
 
 #[test]
+fn a_lease_over_two_nodes_may_not_take_what_a_neighbour_was_promised() {
+    let inventory = host(2, 4, 1, 4);
+    let held =
+        BTreeMap::from([(id(0), place(&inventory, &BTreeMap::new(), want(1, 2048)).unwrap())]);
+    assert_eq!(held[&id(0)].memory_nodes, BTreeSet::from([0]));
+    // 5 GiB are free, 1.25 of them on the neighbour's node; but nothing keeps its pages off the other 2.
+    let shortage = place(&inventory, &held, want(5, 4608)).unwrap_err();
+    assert_eq!(shortage.to_string(), "no set of NUMA nodes has 5 cores and 4608 MiB free together");
+    assert!(place(&inventory, &held, want(5, 1024)).is_ok(), "all of it fits beside the neighbour");
+}
+
+#[test]
+fn each_node_that_gives_memory_gives_a_core() {
+    let inventory = host(2, 4, 1, 4);
+    let both = place(&inventory, &BTreeMap::new(), want(2, 5 << 10)).unwrap();
+    assert_eq!((both.cpus, both.memory_nodes), (BTreeSet::from([1, 4]), BTreeSet::from([0, 1])));
+    assert!(
+        place(&inventory, &BTreeMap::new(), want(1, 5 << 10)).is_err(),
+        "one core is on one node"
+    );
+}
+
+#[test]
+fn a_core_without_cpus_is_neither_the_hosts_nor_given_out() {
+    let mut inventory = host(1, 2, 1, 2);
+    inventory.cpu.cores.push(Core { socket: 0, id: 9, node: 0, cpus: BTreeSet::new() });
+    assert_eq!(offered(&inventory).cores, 1);
+    let holding = place(&inventory, &BTreeMap::new(), want(1, 64)).unwrap();
+    assert_eq!(holding.cpus, BTreeSet::from([1]));
+}
+
+#[test]
 fn a_host_without_topology_offers_nothing_and_does_not_panic() {
     let shortage = place(&Inventory::default(), &BTreeMap::new(), want(1, 64)).unwrap_err();
     assert_eq!(shortage.free, Amount::default());
@@ -128,9 +160,13 @@ proptest! {
                 }
             }
             for node in &inventory.memory {
-                let worst: u64 = held.values().filter(|h| h.memory_nodes.contains(&node.id))
-                    .filter(|h| h.memory_nodes.len() == 1).map(|h| h.memory.get()).sum();
-                prop_assert!(worst <= node.total.get(), "node {} overcommitted", node.id);
+                let there = || held.values().filter(|h| h.memory_nodes.contains(&node.id));
+                let worst: u64 = there().map(|h| h.memory.get()).sum();
+                let alone = there().count() < 2 && there().all(|h| h.memory_nodes.len() > 1);
+                prop_assert!(alone || worst <= node.total.get(), "node {} overcommitted", node.id);
+                for holding in there() {
+                    prop_assert!(!node.cpus.is_disjoint(&holding.cpus), "far memory");
+                }
             }
             let all: u64 = held.values().map(|h| h.memory.get()).sum();
             let there: u64 = inventory.memory.iter().map(|n| n.total.get()).sum();
