@@ -35,10 +35,12 @@ const SIGNS: [Sign; 11] = [
     Sign { phase: "image", text: "bulkhead: mark image " },
     Sign { phase: "root", text: "bulkhead: mark root " },
     Sign { phase: SYSTEMD, text: "bulkhead: mark switch " },
-    Sign { phase: READY, text: "bulkhead: mark ready " },
+    Sign { phase: READY, text: READY_SIGN },
     Sign { phase: JOINED, text: JOINED_SIGN },
 ];
 
+/// What the console shows at [`READY`].
+pub const READY_SIGN: &str = "bulkhead: mark ready ";
 /// What the console shows at [`JOINED`].
 pub const JOINED_SIGN: &str = "bulkhead: mark joined ";
 

@@ -14,7 +14,7 @@ use bulkhead_qemu_tests::fixture::{
     BOOT, Resumed, SOON, Scene, dark_scene, lease, scene, server, until,
 };
 use bulkhead_qemu_tests::fleet::Program;
-use bulkhead_qemu_tests::timeline::JOINED_SIGN;
+use bulkhead_qemu_tests::timeline::{JOINED_SIGN, READY_SIGN};
 use bulkhead_qemu_tests::vm::{Lane, VmConfig};
 use serde_json::{Value, json};
 
@@ -96,6 +96,23 @@ fn a_power_cut_during_a_grant_leaves_a_host_that_converges_after_its_next_boot()
         let host = scene.host(config.mac)?.unwrap();
         let reported = host.status.reported.unwrap();
         assert_eq!(reported.settled_generation, host.status.generation);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_host_boots_while_the_registry_is_away_and_joins_when_it_is_back() -> Result<()> {
+    dark_scene("fault-wan", |scene| {
+        scene.running.kill_program(Program::Registry);
+        let config = VmConfig { lane: Lane::Direct, ..server() };
+        let mut vm = scene.power_on(&config, 0)?;
+        vm.wait_for(READY_SIGN, BOOT)?;
+        sleep(Duration::from_secs(3));
+        vm.watch()?;
+        assert!(vm.console().lines().iter().all(|line| !line.text.contains(JOINED_SIGN)));
+        scene.running.start_program(Program::Registry)?;
+        vm.wait_for(JOINED_SIGN, SOON)?;
+        scene.await_phase("base", LeasePhase::Running, SOON)?;
         Ok(())
     })
 }
