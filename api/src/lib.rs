@@ -4,6 +4,7 @@
 //!  people ──REST──►  document::{Site, Host, Tenant, Lease}      what is wanted, with its status
 //!  registry ──►      spec::SignedSpec                            what one host must be, signed
 //!  host ──►          status::HostStatus, inventory::Inventory    what was observed
+//!                    statement::SignedStatement                  that nobody shares, signed
 //!  site ──►          machine::Machine                            what asked to boot
 //!  image, stage 1 ─► boot                                        how a machine comes up
 //! ```
@@ -17,12 +18,15 @@ pub mod condition;
 pub mod document;
 pub mod id;
 pub mod inventory;
+pub mod isolation;
 pub mod lease;
 pub mod link;
 pub mod machine;
 pub mod site;
 #[cfg(feature = "sign")]
 pub mod spec;
+#[cfg(feature = "sign")]
+pub mod statement;
 pub mod status;
 pub mod time;
 pub mod units;
