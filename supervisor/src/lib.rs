@@ -16,6 +16,7 @@
 //! | [`node`] | the loop: takes specs, has them applied, says how it stands |
 //! | [`uplink`] | enrolment, the stream to the site, renewal, reconnects |
 //! | [`tenant`] | leases: plan, apply, read back |
+//! | [`proof`] | whether leases share anything: observed, proved, signed |
 //! | [`oci`] | images from the site's cache |
 //! | [`socket`] | the same state for this host's own people |
 //! | [`host`] | the machine: hardware, systemd, console, load |
@@ -35,6 +36,7 @@ pub mod ledger;
 pub mod node;
 pub mod oci;
 pub mod paths;
+pub mod proof;
 pub mod socket;
 pub mod tenant;
 #[cfg(test)]

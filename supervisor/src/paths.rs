@@ -74,6 +74,12 @@ impl Paths {
         self.state.join("accepted-spec.json")
     }
 
+    /// Isolation statements of this boot.
+    #[must_use]
+    pub fn isolation(&self) -> PathBuf {
+        self.run.join("isolation")
+    }
+
     /// Moments of this boot.
     #[must_use]
     pub fn milestones(&self) -> PathBuf {

@@ -1,0 +1,139 @@
+//! The isolation statement: what the kernel says every lease has, whether two share any of it, signed.
+//!
+//! ```text
+//!  cgroupfs, /proc ──observe──► Facts ──lease::prove──► Finding ──sign with the host's key──► ring in /run
+//!       ▲ a finding is looked at again before it is stated                                       │
+//!       └─────────────────────────────────────────────────────── socket ◄──────────────┘
+//! ```
+//!
+//! | module | what |
+//! |---|---|
+//! | [`observe`] | control groups of leases, and who is in them |
+//! | [`process`] | one process: where it runs, as whom, what it sees |
+//! | [`ring`] | the last statements, which outlive the supervisor |
+//!
+//! Nothing here reads the ledger or a spec but for the names of the leases that were granted.
+
+pub mod observe;
+pub mod process;
+pub mod ring;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use bulkhead_api::id::LeaseId;
+use bulkhead_api::inventory::Inventory;
+use bulkhead_api::isolation::{Facts, Finding, Sharing};
+use bulkhead_api::statement::{MakeError, SignedStatement, Statement, facts_digest, sign};
+use bulkhead_api::time::Timestamp;
+use bulkhead_lease::prove::prove;
+
+use self::ring::{Ring, RingError};
+use crate::uplink::identity::Identity;
+
+/// Looks before a violation is stated. A container that is being started shows the host's own programs, for
+/// moments, in a lease's control group.
+const LOOKS: u32 = 4;
+/// From one of these looks to the next.
+const BETWEEN: Duration = Duration::from_millis(250);
+
+/// Why a statement was not made or kept. What was found holds all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// It could not be signed.
+    #[error("make the isolation statement")]
+    Make(#[from] MakeError),
+    /// It could not be kept.
+    #[error("keep the isolation statement")]
+    Keep(#[from] RingError),
+}
+
+/// What is seen of the host and what follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// As observed.
+    pub facts: Facts,
+    /// What `prove` says of it.
+    pub finding: Finding,
+}
+
+/// Looks at the host below `root`; a violation is looked at again a few times before it is believed.
+#[must_use]
+pub fn look(root: &Path, inventory: &Inventory, granted: &BTreeSet<LeaseId>) -> Seen {
+    let once = || {
+        let facts = observe::facts(root, inventory, granted);
+        let finding = prove(&facts);
+        Seen { facts, finding }
+    };
+    let mut seen = once();
+    for _ in 1..LOOKS {
+        if seen.finding.violations.is_empty() {
+            break;
+        }
+        thread::sleep(BETWEEN);
+        seen = once();
+    }
+    seen
+}
+
+/// When and under which spec something was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Counts the host's boots up.
+    pub boot: u64,
+    /// The host's clock.
+    pub time: Timestamp,
+    /// Generation of the spec in force.
+    pub generation: u64,
+}
+
+/// Signs what was seen and keeps it as the next of the ring.
+///
+/// # Errors
+/// [`ProofError`].
+pub fn state(
+    ring: &Ring,
+    identity: &Identity,
+    moment: Moment,
+    seen: Seen,
+) -> Result<SignedStatement, ProofError> {
+    let last = ring.last()?.filter(|(_, last)| last.boot == moment.boot);
+    let (sequence, previous) = match &last {
+        Some((signed, last)) => (last.sequence.saturating_add(1), Some(signed.digest())),
+        None => (1, None),
+    };
+    // The clock may be set back; statements are in the order in which they were made.
+    let time = last.map_or(moment.time, |(_, last)| last.time.max(moment.time));
+    let statement = Statement {
+        api_version: bulkhead_api::document::API_VERSION.to_owned(),
+        host: identity.named.host.clone(),
+        boot: moment.boot,
+        sequence,
+        time,
+        generation: moment.generation,
+        facts_digest: facts_digest(&seen.facts).map_err(MakeError::Json)?,
+        facts: seen.facts,
+        finding: seen.finding,
+        previous,
+    };
+    let signed = sign(&statement, &identity.key_pem, &identity.chain_pem)?;
+    ring.keep(sequence, &signed)?;
+    Ok(signed)
+}
+
+/// Violations in one sentence: the first few, and how many more there are.
+#[must_use]
+pub fn sentence(violations: &[Sharing]) -> String {
+    const SHOWN: usize = 3;
+    let shown = violations.iter().take(SHOWN).map(|violation| violation.message.as_str());
+    let mut sentence = shown.collect::<Vec<_>>().join("; ");
+    if violations.len() > SHOWN {
+        sentence = format!("{sentence}; and {} more", violations.len() - SHOWN);
+    }
+    sentence
+}
+
+#[cfg(test)]
+mod tests;

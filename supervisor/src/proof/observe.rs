@@ -1,0 +1,197 @@
+//! Control groups below `tenant.slice` and the processes in them, as the kernel shows them.
+//!
+//! ```text
+//!  tenant.slice ── tenant-acme.a.slice ── …      a lease: limits here, processes here and below
+//!              ├── anything else                 nobody's
+//!              └── cgroup.procs                  nobody's
+//!  /proc/*      ── with an id of tenants, in no group of leases: strays
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use bulkhead_api::chain::Chain;
+use bulkhead_api::id::LeaseId;
+use bulkhead_api::inventory::Inventory;
+use bulkhead_api::isolation::{Facts, Holder, HolderFacts, IdRange, ProcessFacts, Stray};
+
+use super::process;
+use crate::host::cpulist;
+use crate::tenant::cgroup;
+use crate::tenant::name::{self, Kind, ROOT_SLICE};
+
+/// Ids below are the host's own users, those of systemd's dynamic users among them.
+const HOST_IDS: IdRange = IdRange { first: 0, count: 65_536 };
+/// Ids from here on are given to tenants only.
+const TENANT_IDS: u32 = 0x1000_0000;
+/// Groups within groups that are looked at; the supervisor makes three.
+const DEPTH: usize = 32;
+
+/// Observes the host below `root`. Topology is the inventory's, which was read from sysfs.
+#[must_use]
+pub fn facts(root: &Path, inventory: &Inventory, granted: &BTreeSet<LeaseId>) -> Facts {
+    let mut facts = Facts {
+        cores: inventory.cpu.cores.clone(),
+        caches: inventory.cpu.caches.clone(),
+        memory: inventory.memory.clone(),
+        granted: granted.clone(),
+        ..Facts::default()
+    };
+    facts.holders.push(host(root));
+    if let Err(why) = holders(root, &mut facts.holders) {
+        facts.unreadable.push(why);
+    }
+    let known = facts.holders.iter().flat_map(|holder| &holder.processes);
+    let known: BTreeSet<u32> = known.flat_map(|process| process.pids.iter().copied()).collect();
+    match strays(root, &known) {
+        Ok(strays) => facts.strays = strays,
+        Err(why) => facts.unreadable.push(why),
+    }
+    facts
+}
+
+/// The host, by the process that observes: its namespaces and root are the host's.
+fn host(root: &Path) -> HolderFacts {
+    let mut host = HolderFacts::new(Holder::Host);
+    let group = root.join("sys/fs/cgroup");
+    let set = |file: &str| cpulist::parse(&fs::read_to_string(group.join(file)).ok()?);
+    (host.cpus, host.memory_nodes) = (set("cpuset.cpus.effective"), set("cpuset.mems.effective"));
+    let own = root.join("proc/self");
+    if let Some((mut seen, unreadable)) = process::facts(&own, std::process::id()) {
+        (seen.user_ids, seen.group_ids) = (vec![HOST_IDS], vec![HOST_IDS]);
+        host.processes.push(seen);
+        host.unreadable = unreadable;
+    }
+    host
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn holders(root: &Path, holders: &mut Vec<HolderFacts>) -> Result<(), String> {
+    let tenants = cgroup::tenants(root);
+    let groups = match entries(&tenants) {
+        // Without it no lease was ever granted since the host booted.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        groups => groups.map_err(|error| format!("list {ROOT_SLICE}: {error}"))?,
+    };
+    for group in groups {
+        let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let holder = match name::lease(&name) {
+            Some((id, Kind::Slice)) => Holder::Lease(id),
+            _ => Holder::Unknown(format!("/{ROOT_SLICE}/{name}")),
+        };
+        holders.extend(holder_facts(root, &group, holder, true));
+    }
+    let direct = holder_facts(root, &tenants, Holder::Unknown(format!("/{ROOT_SLICE}")), false);
+    // The slice above all leases holds nothing of its own unless somebody is in it.
+    holders.extend(
+        direct.filter(|direct| !direct.processes.is_empty() || !direct.unreadable.is_empty()),
+    );
+    Ok(())
+}
+
+/// One control group; `None` where it is gone.
+fn holder_facts(root: &Path, group: &Path, holder: Holder, below: bool) -> Option<HolderFacts> {
+    let mut facts = HolderFacts::new(holder);
+    match cgroup::slice(group) {
+        Ok(None) => return None,
+        Ok(Some(slice)) => {
+            // An empty set is none in effect: the controller is off.
+            facts.cpus = Some(slice.limits.cpus).filter(|cpus| !cpus.is_empty());
+            facts.memory_nodes = Some(slice.limits.memory_nodes).filter(|nodes| !nodes.is_empty());
+            facts.memory_max = slice.limits.memory;
+        }
+        Err(error) => facts.unreadable.push(Chain(&error).to_string()),
+    }
+    let mut pids = BTreeSet::new();
+    collect(group, below.then_some(DEPTH), &mut pids, &mut facts.unreadable);
+    let mut alike: BTreeMap<Vec<u8>, ProcessFacts> = BTreeMap::new();
+    for pid in pids {
+        let dir = root.join("proc").join(pid.to_string());
+        let Some((seen, unreadable)) = process::facts(&dir, pid) else { continue };
+        facts.unreadable.extend(unreadable);
+        let kind = ProcessFacts { pids: Vec::new(), ..seen };
+        // Two that are alike have equal JSON; what cannot be written is alike to nobody.
+        let key = serde_json::to_vec(&kind).unwrap_or_else(|_| pid.to_be_bytes().to_vec());
+        alike.entry(key).or_insert(kind).pids.push(pid);
+    }
+    facts.processes = alike.into_values().collect();
+    facts.processes.sort_by_key(|process| process.pids.first().copied());
+    Some(facts)
+}
+
+/// Process ids in a group and, down to a depth, in those below it.
+fn collect(
+    group: &Path,
+    depth: Option<usize>,
+    pids: &mut BTreeSet<u32>,
+    unreadable: &mut Vec<String>,
+) {
+    match cgroup::processes(group) {
+        Ok(found) => pids.extend(found),
+        Err(error) => unreadable.push(Chain(&error).to_string()),
+    }
+    let Some(depth) = depth else { return };
+    match (entries(group), depth.checked_sub(1)) {
+        (Ok(below), Some(depth)) => {
+            for group in below {
+                collect(&group, Some(depth), pids, unreadable);
+            }
+        }
+        (Ok(below), None) if below.is_empty() => {}
+        (Ok(_), None) => unreadable.push(format!("{}: groups nest too deep", group.display())),
+        (Err(error), _) if error.kind() == ErrorKind::NotFound => {}
+        (Err(error), _) => unreadable.push(format!("list {}: {error}", group.display())),
+    }
+}
+
+/// Processes with an id of tenants that are in no group of leases.
+///
+/// Costs one look at the owner of each process's directory: that is its effective user (proc(5)).
+fn strays(root: &Path, known: &BTreeSet<u32>) -> Result<Vec<Stray>, String> {
+    let proc = root.join("proc");
+    let listed = match fs::read_dir(&proc) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(|error| format!("list /proc: {error}"))?,
+    };
+    let mut strays = Vec::new();
+    for entry in listed {
+        let entry = entry.map_err(|error| format!("list /proc: {error}"))?;
+        let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        let Some(pid) = pid.filter(|pid| !known.contains(pid)) else { continue };
+        // What has ended meanwhile is nobody's.
+        let Ok(owner) = entry.metadata() else { continue };
+        let user = owner.uid();
+        if user < TENANT_IDS {
+            continue;
+        }
+        let text = match fs::read_to_string(entry.path().join("cgroup")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(_) => String::new(),
+        };
+        let cgroup = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        // It came after its group was looked at.
+        let inside = cgroup.strip_prefix('/').and_then(|path| path.split('/').next());
+        let dead = fs::read(entry.path().join("status"))
+            .is_ok_and(|text| process::status(&String::from_utf8_lossy(&text)).dead);
+        if inside != Some(ROOT_SLICE) && !dead {
+            strays.push(Stray { pid, user, cgroup: cgroup.to_owned() });
+        }
+    }
+    strays.sort_by_key(|stray| stray.pid);
+    Ok(strays)
+}
