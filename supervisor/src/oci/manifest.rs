@@ -17,7 +17,7 @@ pub struct Limits {
     pub document_bytes: u64,
     /// Most layers.
     pub layers: usize,
-    /// Largest layer as it travels.
+    /// All layers together as they travel: they lie beside the files until they are unpacked.
     pub layer_bytes: u64,
     /// All files of the image together.
     pub unpacked_bytes: u64,
@@ -192,14 +192,15 @@ pub fn manifest(bytes: &[u8], limits: &Limits) -> Result<Manifest, ManifestError
     bounded("the configuration in bytes", config.size, limits.document_bytes)?;
     let count = u64::try_from(manifest.layers().len()).unwrap_or(u64::MAX);
     bounded("the number of layers", count, u64::try_from(limits.layers).unwrap_or(u64::MAX))?;
-    let mut layers = Vec::new();
+    let (mut layers, mut bytes) = (Vec::new(), 0_u64);
     for (number, descriptor) in (1..).zip(manifest.layers()) {
         let gzip = gzip(descriptor.media_type()).ok_or_else(|| ManifestError::LayerType {
             number,
             media_type: descriptor.media_type().to_string(),
         })?;
         let blob = blob(descriptor)?;
-        bounded("a layer in bytes", blob.size, limits.layer_bytes)?;
+        bytes = bytes.saturating_add(blob.size);
+        bounded("the size of the layers in bytes", bytes, limits.layer_bytes)?;
         layers.push(Layer { blob, gzip });
     }
     Ok(Manifest { config, layers })

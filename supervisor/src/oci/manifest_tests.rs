@@ -76,7 +76,10 @@ fn what_cannot_be_unpacked_or_is_too_much_is_refused_with_numbers() {
         "layer 1 has media type application/vnd.oci.image.layer.v1.tar+zstd: expected a tar, plain \
          or gzip"
     );
-    assert_eq!(refusal(&[descriptor(LAYER, '1', 51)]), "a layer in bytes is 51, the limit is 50");
+    let together = Limits { layers: 2, ..limits };
+    let two = manifest_of(&[descriptor(LAYER, '1', 25), descriptor(LAYER, '2', 26)]);
+    let error = manifest(&two, &together).unwrap_err();
+    assert_eq!(error.to_string(), "the size of the layers in bytes is 51, the limit is 50");
     let two = [descriptor(LAYER, '1', 1), descriptor(LAYER, '2', 1)];
     assert_eq!(refusal(&two), "the number of layers is 2, the limit is 1");
 }
@@ -150,7 +153,8 @@ proptest! {
         if let Ok(Document::Manifest(manifest)) =
             document(&damaged(&manifest_of(&layers), at, &with), &limits)
         {
-            prop_assert!(manifest.layers.iter().all(|layer| layer.blob.size <= limits.layer_bytes));
+            let sum: u64 = manifest.layers.iter().map(|layer| layer.blob.size).sum();
+            prop_assert!(sum <= limits.layer_bytes);
         }
         let _ = configuration(&damaged(&config_of("linux", "amd64", &[digest('1')]), at, &with), 1);
     }

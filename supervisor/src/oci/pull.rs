@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::files;
 use crate::oci::client::{Client, ClientError, chunk};
@@ -23,6 +23,9 @@ use crate::oci::reference::{Digest, Reference, Version};
 use crate::oci::root::Root;
 use crate::oci::unpack::{self, Room, UnpackError};
 use crate::tenant::SiteAccess;
+
+/// Images that are unpacked at the same time. Each takes a thread, of which other jobs need some too.
+static UNPACKING: Semaphore = Semaphore::const_new(2);
 
 /// Name of the root file system in a lease's directory.
 pub const ROOTFS: &str = "rootfs";
@@ -109,9 +112,10 @@ pub struct Order {
 pub async fn pull(order: Order, mut cancel: watch::Receiver<bool>) -> Result<Image, PullError> {
     let flag = cancel.clone();
     let cancelled = async { drop(cancel.wait_for(|cancelled| *cancelled).await) };
-    let (manifest, image, diff_ids) = tokio::select! {
+    let fetched = async { Ok::<_, PullError>((fetch(&order).await?, UNPACKING.acquire().await)) };
+    let ((manifest, image, diff_ids), _turn) = tokio::select! {
         () = cancelled => return Err(UnpackError::Cancelled.into()),
-        fetched = fetch(&order) => fetched?,
+        fetched = fetched => fetched?,
     };
     let dir = order.dir.clone();
     let unpack = move || unpack(&order, &manifest, &diff_ids, &flag);

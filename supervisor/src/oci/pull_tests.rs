@@ -243,3 +243,23 @@ async fn a_lease_that_is_no_longer_wanted_stops_its_download() {
     let error = tokio::time::timeout(Duration::from_secs(5), pulling).await.unwrap().unwrap_err();
     assert!(matches!(error, PullError::Unpack(UnpackError::Cancelled)));
 }
+
+#[tokio::test]
+async fn only_so_many_images_are_unpacked_at_once_and_who_waits_can_be_cancelled() {
+    let (fleet, image) = (Fleet::new(), image());
+    let dir = tempfile::tempdir().unwrap();
+    let (link, _site) = site(&fleet, image.paths, H2).await;
+    let others = UNPACKING.acquire_many(2).await.unwrap();
+    let (cancel, cancelled) = watch::channel(false);
+    let mut pulls = JoinSet::new();
+    pulls.spawn(pull(order(fleet.access(link), dir.path(), LATEST), cancelled));
+    let fetched = dir.path().join("acme/a/layer.0");
+    while !fs::metadata(&fetched).is_ok_and(|file| file.len() > 0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cancel.send_replace(true);
+    let error = pulls.join_next().await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(error, PullError::Unpack(UnpackError::Cancelled)));
+    assert!(!dir.path().join("acme/a/rootfs.new").exists(), "it was not its turn");
+    drop(others);
+}

@@ -4,6 +4,7 @@
 //! links and `..` inside; the last component is made, removed or replaced in that directory without being
 //! followed. There is no moment between check and use.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -37,6 +38,8 @@ const UNLISTED: Owner = Owner { user: 0, group: 0, mode: 0o755 };
 pub struct Root {
     dir: OwnedFd,
     base: u32,
+    /// Directories made that the image did not list, since they were asked for last.
+    unlisted: Cell<u64>,
 }
 
 impl Root {
@@ -45,7 +48,7 @@ impl Root {
     /// # Errors
     /// As the file system says.
     pub fn open(path: &Path, base: u32) -> io::Result<Self> {
-        Ok(Self { dir: File::open(path)?.into(), base })
+        Ok(Self { dir: File::open(path)?.into(), base, unlisted: Cell::new(0) })
     }
 
     /// Opens the directory that `path` leads to within the root.
@@ -79,6 +82,7 @@ impl Root {
                     made.push(part);
                     if matches!(self.directory(&made), Err(Errno::ENOENT)) {
                         self.make_directory(&made, UNLISTED)?;
+                        self.unlisted.set(self.unlisted.get().saturating_add(1));
                     }
                 }
                 Ok((self.directory(parent)?, name))
@@ -164,6 +168,11 @@ impl Root {
         fstatat(from.as_fd(), target, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         remove(parent.as_fd(), name)?;
         linkat(from.as_fd(), target, parent.as_fd(), name, AtFlags::empty())
+    }
+
+    /// How many directories were made that the image did not list, since this was called last.
+    pub fn take_unlisted(&self) -> u64 {
+        self.unlisted.take()
     }
 
     /// Removes a file or a directory with all below it. None is fine.

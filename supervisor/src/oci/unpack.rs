@@ -4,7 +4,12 @@
 //! root ([`Root`]). Device nodes, sockets and pipes of an image are left out: a container gets the standard
 //! devices and no others. Set-user-id bits are left out. Every layer's plain bytes must have the digest that
 //! the configuration names.
+//!
+//! A layer of a few KiB can say that it holds terabytes. What is written is therefore charged to [`Room`] by
+//! the memory that it takes, and what is only read (headers, long names, what follows the end) is bounded by
+//! [`HEADERS`].
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write as _};
@@ -19,6 +24,16 @@ use tar::{Archive, Entry};
 use crate::oci::manifest::Limits;
 use crate::oci::reference::Digest;
 use crate::oci::root::{IDS, Owner, Root};
+
+/// Headers of one entry, long names and extensions among them, and what follows the last one. The crate
+/// `tar` keeps them in memory.
+const HEADERS: u64 = 1 << 20;
+
+/// Memory that a name and its inode take at least.
+const INODE: u64 = 1024;
+
+/// Memory of files is given out in pages.
+const PAGE: u64 = 4096;
 
 /// A layer that cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +63,7 @@ pub enum UnpackError {
     /// Too much.
     #[error("image has more than {limit} {unit} when unpacked")]
     TooLarge {
-        /// `bytes` or `entries`.
+        /// `bytes`, `entries`, `bytes of headers for an entry`.
         unit: &'static str,
         /// The limit.
         limit: u64,
@@ -81,27 +96,28 @@ impl Room {
         Self { limits, bytes: limits.unpacked_bytes, entries: limits.entries }
     }
 
-    fn take_entry(&mut self) -> Result<(), UnpackError> {
+    /// For one name, whose headers had so many bytes.
+    fn take_entry(&mut self, headers: u64) -> Result<(), UnpackError> {
         let limit = self.limits.entries;
         let none = || UnpackError::TooLarge { unit: "entries", limit };
         self.entries = self.entries.checked_sub(1).ok_or_else(none)?;
-        // A file of no bytes takes memory too.
-        self.take_bytes(512)
+        self.take_bytes(headers.max(INODE))
     }
 
-    fn take_bytes(&mut self, bytes: usize) -> Result<(), UnpackError> {
+    fn take_bytes(&mut self, bytes: u64) -> Result<(), UnpackError> {
         let limit = self.limits.unpacked_bytes;
         let none = || UnpackError::TooLarge { unit: "bytes", limit };
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.bytes = self.bytes.checked_sub(bytes).ok_or_else(none)?;
         Ok(())
     }
 }
 
-/// Hashes what passes and stops when the lease is no longer wanted.
+/// Hashes what passes and stops when the lease is no longer wanted, or where nothing more may be read.
 struct Watched<'a, R> {
     inner: R,
     hash: Context,
+    /// What may be read until somebody sets it anew.
+    left: &'a Cell<u64>,
     cancelled: &'a dyn Fn() -> bool,
 }
 
@@ -110,10 +126,20 @@ impl<R: Read> Read for Watched<'_, R> {
         if (self.cancelled)() {
             return Err(io::Error::other(UnpackError::Cancelled));
         }
-        let count = self.inner.read(buffer)?;
+        let most = usize::try_from(self.left.get()).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 && !buffer.is_empty() {
+            let (unit, limit) = ("bytes of headers for an entry", HEADERS);
+            return Err(io::Error::other(UnpackError::TooLarge { unit, limit }));
+        }
+        let count = self.inner.read(buffer.get_mut(..most).unwrap_or_default())?;
+        self.left.set(self.left.get().saturating_sub(length(count)));
         self.hash.update(buffer.get(..count).unwrap_or_default());
         Ok(count)
     }
+}
+
+fn length(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// Applies one layer.
@@ -128,14 +154,23 @@ pub fn layer(
     room: &mut Room,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(), UnpackError> {
+    let left = Cell::new(HEADERS);
     let plain: Box<dyn Read + '_> =
         if gzip { Box::new(MultiGzDecoder::new(packed)) } else { Box::new(packed) };
-    let mut watched = Watched { inner: plain, hash: Context::new(&SHA256), cancelled };
+    let mut watched = Watched { inner: plain, hash: Context::new(&SHA256), left: &left, cancelled };
     let mut made = BTreeSet::new();
     let mut archive = Archive::new(&mut watched);
     for entry in archive.entries().map_err(read)? {
-        room.take_entry()?;
-        apply(&mut entry.map_err(read)?, root, room, &mut made)?;
+        let mut entry = entry.map_err(read)?;
+        // From here to the end of the entry's data, room is what bounds.
+        let headers = HEADERS.saturating_sub(left.replace(u64::MAX));
+        room.take_entry(headers)?;
+        apply(&mut entry, root, room, &mut made)?;
+        for _ in 0..root.take_unlisted() {
+            room.take_entry(0)?;
+        }
+        take(&mut entry, room, |_| Ok(()))?;
+        left.set(HEADERS);
     }
     // The digest is of all bytes, those after the end marker too.
     io::copy(&mut watched, &mut io::sink()).map_err(read)?;
@@ -148,10 +183,25 @@ pub fn layer(
 }
 
 fn read(error: io::Error) -> UnpackError {
-    if error.get_ref().is_some_and(|inner| inner.is::<UnpackError>()) {
-        return UnpackError::Cancelled;
+    error.downcast().unwrap_or_else(UnpackError::Read)
+}
+
+/// Reads the rest of an entry's data, charges and passes it on; says how much it was.
+fn take(
+    entry: &mut impl Read,
+    room: &mut Room,
+    mut on: impl FnMut(&[u8]) -> Result<(), UnpackError>,
+) -> Result<u64, UnpackError> {
+    let (mut buffer, mut sum) = (vec![0; 64 << 10], 0_u64);
+    loop {
+        let count = entry.read(&mut buffer).map_err(read)?;
+        if count == 0 {
+            return Ok(sum);
+        }
+        room.take_bytes(length(count))?;
+        sum = sum.saturating_add(length(count));
+        on(buffer.get(..count).unwrap_or_default())?;
     }
-    UnpackError::Read(error)
 }
 
 /// A path inside the root; empty for the root itself.
@@ -189,15 +239,8 @@ fn apply(
         root.make_directory(&path, owner(entry, &path)?).map_err(errno)?;
     } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
         let mut file = root.make_file(&path, owner(entry, &path)?).map_err(errno)?;
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let count = entry.read(&mut buffer).map_err(read)?;
-            if count == 0 {
-                break;
-            }
-            room.take_bytes(count)?;
-            file.write_all(buffer.get(..count).unwrap_or_default()).map_err(here)?;
-        }
+        let size = take(entry, room, |bytes| file.write_all(bytes).map_err(here))?;
+        room.take_bytes(size.next_multiple_of(PAGE).saturating_sub(size))?;
     } else if kind.is_symlink() {
         root.make_link(&path, &link()?, owner(entry, &path)?).map_err(errno)?;
     } else if kind.is_hard_link() {

@@ -199,9 +199,58 @@ fn more_than_the_limits_is_refused() {
     let limits = Limits { entries: 1, ..Limits::default() };
     let error = place.apply_bytes(&tar(&items), limits).unwrap_err();
     assert_eq!(error.to_string(), "image has more than 1 entries when unpacked");
-    let limits = Limits { unpacked_bytes: 1040, ..Limits::default() };
+    let limits = Limits { unpacked_bytes: 5000, ..Limits::default() };
     let error = place.apply_bytes(&tar(&items), limits).unwrap_err();
-    assert_eq!(error.to_string(), "image has more than 1040 bytes when unpacked");
+    assert_eq!(
+        error.to_string(),
+        "image has more than 5000 bytes when unpacked",
+        "a file takes a page"
+    );
+}
+
+/// A layer that is `GzEncoder`ed: `start`, then so many MiB of zeros.
+fn bomb(start: &[u8], mib: usize) -> (Vec<u8>, Digest) {
+    let plain = [start, &vec![0; mib << 20]].concat();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&plain).unwrap();
+    (gzip.finish().unwrap(), Digest::of(&plain))
+}
+
+#[test]
+fn a_small_layer_that_unpacks_to_much_is_refused_wherever_the_bytes_are() {
+    let header = |kind: EntryType, size: u64| {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o755);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let headers = "image has more than 1048576 bytes of headers for an entry when unpacked";
+    let bytes = "image has more than 8388608 bytes when unpacked";
+    for (name, start, refusal) in [
+        ("long name", header(EntryType::GNULongName, 30 << 20), headers),
+        ("extension", header(EntryType::XHeader, 30 << 20), headers),
+        ("behind the end", vec![0; 1024], headers),
+        ("device with data", header(EntryType::Char, 30 << 20), bytes),
+        ("directory with data", header(EntryType::XGlobalHeader, 30 << 20), bytes),
+    ] {
+        let place = Place::new();
+        let root = Root::open(&place.path(""), BASE).unwrap();
+        let (packed, digest) = bomb(&start, 32);
+        let mut room = Room::new(Limits { unpacked_bytes: 8 << 20, ..Limits::default() });
+        let result = layer(&packed[..], true, &digest, &root, &mut room, &|| false);
+        assert_eq!(result.unwrap_err().to_string(), refusal, "{name}");
+    }
+}
+
+#[test]
+fn directories_that_an_image_does_not_list_count_as_entries() {
+    let place = Place::new();
+    let limits = Limits { entries: 10, ..Limits::default() };
+    place.apply_bytes(&tar(&[File("a/b/c/d/e/f/g/h/i", "")]), limits).unwrap();
+    let error = place.apply_bytes(&tar(&[File("b/1/2/3/4/5/6/7/8/9/f", "")]), limits).unwrap_err();
+    assert_eq!(error.to_string(), "image has more than 10 entries when unpacked");
 }
 
 #[test]
