@@ -3,7 +3,10 @@
 //! Every namespace of its own (network: loopback only), users and groups of its own on the host, no
 //! capability, no new privileges, a read-only root; what can be written lies in memory and is charged to the
 //! lease. System calls: `seccomp.json` refuses what reaches beyond a container (modules, mounts, namespaces,
-//! keys, tracing of the kernel, io_uring, vsock) and every call of another ABI than x86-64.
+//! keys, tracing of the kernel, io_uring), every family of sockets but local, IP and netlink (each other one
+//! is a module of the kernel that a tenant would load), and every call of another ABI than x86-64. A family
+//! is compared with all 64 bits of the argument, of which the kernel takes the lower half: hence "greater
+//! than netlink" and not a list.
 
 use bulkhead_api::lease::Holding;
 use oci_spec::runtime::Spec;

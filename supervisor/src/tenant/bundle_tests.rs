@@ -79,6 +79,59 @@ fn nothing_of_the_configuration_is_lost_on_its_way_through_the_types() {
     assert_eq!(written["process"]["oomScoreAdj"], 500);
 }
 
+/// Whether the profile refuses the call with this first argument, read as libseccomp does: unsigned, 64 bits.
+fn refused(call: &str, argument: u64) -> bool {
+    let config = json_of(&entry(), &program());
+    let rules = config["linux"]["seccomp"]["syscalls"].as_array().unwrap().clone();
+    rules.iter().filter(|rule| rule["names"].as_array().unwrap().contains(&json!(call))).any(
+        |rule| {
+            assert_eq!(rule["action"], "SCMP_ACT_ERRNO");
+            rule["args"].as_array().into_iter().flatten().all(|arg| {
+                let value = arg["value"].as_u64().unwrap();
+                match arg["op"].as_str().unwrap() {
+                    "SCMP_CMP_EQ" => argument == value,
+                    "SCMP_CMP_GT" => argument > value,
+                    "SCMP_CMP_MASKED_EQ" => argument & value == arg["valueTwo"].as_u64().unwrap(),
+                    other => panic!("{other}"),
+                }
+            })
+        },
+    )
+}
+
+#[test]
+fn sockets_are_local_ip_or_netlink_however_the_family_is_written() {
+    let allowed = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    for call in ["socket", "socketpair"] {
+        for family in 1..64 {
+            let allowed = allowed.contains(&family);
+            assert_eq!(refused(call, u64::try_from(family).unwrap()), !allowed, "{call} {family}");
+        }
+        // The kernel takes the lower half of the argument for the family.
+        for family in [libc::AF_ALG, libc::AF_VSOCK] {
+            let disguised = 1 << 32 | u64::try_from(family).unwrap();
+            assert!(refused(call, disguised), "{call} {disguised:#x}");
+        }
+    }
+}
+
+#[test]
+fn no_namespace_can_be_made() {
+    assert!(refused("unshare", 0) && refused("setns", 0) && refused("clone3", 0));
+    assert!(!refused("clone", u64::try_from(libc::CLONE_VM | libc::CLONE_THREAD).unwrap()));
+    for flag in [
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWUTS,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWNET,
+    ] {
+        assert!(refused("clone", u64::try_from(flag | libc::CLONE_VM).unwrap()), "{flag:#x}");
+    }
+}
+
 #[test]
 fn two_leases_share_no_ids() {
     let mut other = entry();
