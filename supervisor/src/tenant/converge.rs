@@ -123,7 +123,9 @@ async fn apply<H: LeaseHost>(
 ) {
     let paused = |(id, failure): (&LeaseId, &Failure)| {
         let same = failure.revoking == plan.revoked.contains(id);
-        (same && failure.next > now).then(|| id.clone())
+        // A pause that is longer than any was noted by a clock that was ahead.
+        let longest = now.checked_add(LONGEST_PAUSE).unwrap_or(Timestamp::MAX);
+        (same && failure.next > now && failure.next <= longest).then(|| id.clone())
     };
     let mut waits: BTreeSet<LeaseId> = failures.iter().filter_map(paused).collect();
     for step in &plan.steps {

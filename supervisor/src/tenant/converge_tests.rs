@@ -223,7 +223,7 @@ impl LeaseHost for SimHost {
         };
         let leases = self.leases.iter().map(|(id, sim)| (id.clone(), seen(sim)));
         let leases = leases.filter(|(_, seen)| !seen.is_gone()).collect();
-        Ok(Observed { leases, unreadable: BTreeMap::new() })
+        Ok(Observed { leases, ..Observed::default() })
     }
 
     async fn apply(&mut self, step: &Step) -> Result<Outcome, StepError> {
@@ -394,6 +394,24 @@ fn a_failed_grant_pauses_longer_each_time() {
     assert_eq!(pass(&desired, 0), Some((1, at(1))), "not before its time");
     assert_eq!(pass(&desired, 1), Some((2, at(3))));
     assert_eq!(pass(&desired, 3), Some((3, at(7))));
+}
+
+#[test]
+fn a_pause_noted_by_a_clock_that_was_years_ahead_is_over() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut host = SimHost { broken: BTreeMap::from([(id("a"), 1)]), ..SimHost::default() };
+    let desired = Desired::from([(id("a"), spec(1, 64))]);
+    let mut failures = Failures::new();
+    let mut pass = |second| {
+        let inventory = inventory(4);
+        let pass = converge(&mut host, &desired, &inventory, &mut failures, at(second));
+        runtime.block_on(pass).unwrap();
+        failures.contains_key(&id("a"))
+    };
+    let years = 10 * 365 * 86_400;
+    assert!(pass(years));
+    pass(0);
+    assert!(!pass(1), "done, though the pause would last for years");
 }
 
 #[test]

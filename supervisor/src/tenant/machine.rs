@@ -28,7 +28,8 @@ use crate::tenant::name::{self, Kind};
 use crate::tenant::observe;
 use crate::tenant::{SiteAccess, bundle, cgroup, log, units};
 
-/// How long a step waits for its effect before it is left to the next pass.
+/// How long the steps between two looks wait for their effects, all together, before they are left to the
+/// next pass: a hundred programs that end slowly must not make a pass of minutes.
 const MOMENT: Duration = Duration::from_millis(1500);
 
 /// Reads no more of a tenant's file than this.
@@ -47,6 +48,10 @@ pub struct Machine {
     pub access: Option<SiteAccess>,
     /// Images under way.
     pub fetches: Fetches,
+    /// What leases were found to share: see [`Observed::shared`].
+    pub shared: Option<String>,
+    /// Until when steps wait for programs that start or end.
+    patience: Instant,
 }
 
 impl LeaseHost for Machine {
@@ -58,8 +63,10 @@ impl LeaseHost for Machine {
 
     async fn observe(&mut self) -> Result<Observed, SystemdError> {
         self.fetches.reap();
+        self.patience = Instant::now() + MOMENT;
         let rows = self.systemd.units(&name::PATTERNS).await?;
-        let mut observed = Observed::default();
+        let shared = self.shared.clone();
+        let mut observed = Observed { shared, ..Observed::default() };
         let mut ids: BTreeSet<LeaseId> =
             rows.iter().filter_map(|row| Some(name::lease(&row.name)?.0)).collect();
         ids.extend(self.fetches.running().cloned());
@@ -120,6 +127,12 @@ impl LeaseHost for Machine {
 }
 
 impl Machine {
+    /// A host that is not attached yet.
+    #[must_use]
+    pub fn new(paths: Paths, systemd: Systemd, ledger: Ledger, fetches: Fetches) -> Self {
+        Self { paths, systemd, ledger, access: None, fetches, shared: None, patience: Instant::now() }
+    }
+
     /// Bounds the console log of a lease. A failure costs its own lease memory and is only logged.
     pub fn bound_log(&self, id: &LeaseId) {
         let path = LeaseDir::new(&self.paths, id).log();
@@ -155,13 +168,12 @@ impl Machine {
         id: &LeaseId,
         wanted: impl Fn(Option<ServiceState>) -> bool,
     ) -> Result<Option<Option<ServiceState>>, StepError> {
-        let end = Instant::now() + MOMENT;
         loop {
             let state = self.service_state(id).await?;
             if wanted(state) {
                 return Ok(Some(state));
             }
-            if Instant::now() >= end {
+            if Instant::now() >= self.patience {
                 return Ok(None);
             }
             sleep(Duration::from_millis(20)).await;
@@ -192,7 +204,6 @@ impl Machine {
             self.systemd.kill(&unit, libc::SIGKILL).await?;
         }
         self.systemd.stop(&unit).await?;
-        let end = Instant::now() + MOMENT;
         loop {
             let rows = self.systemd.units(&[&unit]).await?;
             let active = rows.iter().any(|row| row.active != "inactive");
@@ -203,7 +214,7 @@ impl Machine {
                 // systemd does not know it: an empty group that an earlier one left behind.
                 observe::remove_group(&group)?;
             }
-            if Instant::now() >= end {
+            if Instant::now() >= self.patience {
                 return Ok(Outcome::Pending);
             }
             sleep(Duration::from_millis(20)).await;

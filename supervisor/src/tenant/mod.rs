@@ -89,6 +89,8 @@ pub struct Pass {
     pub retry: Option<Timestamp>,
     /// What was changed on the host in this pass, a sentence each.
     pub changes: Vec<String>,
+    /// Why nothing could be seen; every lease is then listed as unknown.
+    pub unseen: Option<String>,
 }
 
 /// Why a lease's console log cannot be had.
@@ -140,7 +142,7 @@ impl Tenants {
         let wake = systemd.wakeups();
         let fetches = Fetches::new(Arc::clone(&wake));
         Self {
-            machine: Machine { paths, systemd, ledger, access: None, fetches },
+            machine: Machine::new(paths, systemd, ledger, fetches),
             problem,
             failures: Failures::new(),
             reported: BTreeMap::new(),
@@ -155,6 +157,17 @@ impl Tenants {
         self.problem.as_ref()
     }
 
+    /// Names of the leases that were granted and are not yet observed gone.
+    #[must_use]
+    pub fn granted(&self) -> BTreeSet<LeaseId> {
+        self.machine.ledger.entries.iter().map(|entry| entry.id.clone()).collect()
+    }
+
+    /// Grants no new lease while `shared` says what leases share. Nothing is taken away for it.
+    pub fn admit_unless(&mut self, shared: Option<String>) {
+        self.machine.shared = shared;
+    }
+
     /// One pass: look, plan, apply, look again. `wanted = None` (no spec yet since boot) changes nothing.
     ///
     /// Never waits for a download or for a tenant's program to end: those go on in the background and
@@ -167,6 +180,7 @@ impl Tenants {
         now: Timestamp,
     ) -> Pass {
         self.listen().await;
+        self.read_again();
         self.machine.access = site.cloned();
         let host = wanted.map(|spec| &spec.host);
         let desired = wanted.map(model::desired);
@@ -187,6 +201,16 @@ impl Tenants {
                     warn!(error = %Chain(&error), "connect to systemd again");
                 }
                 self.blind(&error, desired.as_ref(), host, now)
+            }
+        }
+    }
+
+    /// A ledger that could not be read may be read by now. A damaged one is looked at by somebody first.
+    fn read_again(&mut self) {
+        if matches!(self.problem, Some(LedgerError::Read { .. })) {
+            match ledger::load(&self.machine.paths.ledger()) {
+                Ok(ledger) => (self.machine.ledger, self.problem) = (ledger, None),
+                Err(problem) => self.problem = Some(problem),
             }
         }
     }
@@ -262,7 +286,7 @@ impl Tenants {
             && !observed.leases.values().any(starting);
         let retry = self.retry(&leases, &plan.steps, now);
         self.remember(&leases);
-        Pass { leases, settled, retry, changes }
+        Pass { leases, settled, retry, changes, unseen: None }
     }
 
     /// The report when nothing could be seen: every lease that is known of, as unknown.
@@ -291,7 +315,8 @@ impl Tenants {
             leases.push(status::report(&facts, self.reported.get(&id), now));
         }
         self.remember(&leases);
-        Pass { leases, settled: false, retry: now.checked_add(SOON).ok(), changes: Vec::new() }
+        let retry = now.checked_add(SOON).ok();
+        Pass { leases, retry, unseen: Some(why), ..Pass::default() }
     }
 
     fn known<'a>(

@@ -195,6 +195,8 @@ pub struct Observed {
     pub leases: BTreeMap<LeaseId, ObservedLease>,
     /// Leases that could not be read, with the reason: nothing is done to them, their resources stay taken.
     pub unreadable: BTreeMap<LeaseId, String>,
+    /// What two leases were found to share: no new lease is granted while it is so. Absent where nothing is.
+    pub shared: Option<String>,
 }
 
 /// One change of the machine or the ledger. Each succeeds when it is done already.
@@ -302,14 +304,24 @@ pub enum Refusal {
     /// No room on the host.
     #[error("{0}")]
     Shortage(String),
+    /// These are there, the ledger does not know them, and what they hold cannot be read.
+    #[error("waits: what is held by {} cannot be read", names(.0))]
+    Unknown(Vec<LeaseId>),
+    /// What the host holds is not isolated: nobody else is let in.
+    #[error("waits until the host is isolated again: {0}")]
+    NotIsolated(String),
     /// There will be room once these leases are gone.
     #[error("waits for room until {} gone", waiting(.0))]
     WaitsFor(Vec<LeaseId>),
 }
 
-fn waiting(ids: &[LeaseId]) -> String {
+fn names(ids: &[LeaseId]) -> String {
     let names: Vec<String> = ids.iter().map(ToString::to_string).collect();
-    format!("{} {}", names.join(", "), if ids.len() == 1 { "is" } else { "are" })
+    names.join(", ")
+}
+
+fn waiting(ids: &[LeaseId]) -> String {
+    format!("{} {}", names(ids), if ids.len() == 1 { "is" } else { "are" })
 }
 
 impl Refusal {
@@ -319,6 +331,8 @@ impl Refusal {
         match self {
             Self::Spec { .. } => "SpecUnsupported",
             Self::Shortage(_) => "Shortage",
+            Self::Unknown(_) => "HoldingsUnknown",
+            Self::NotIsolated(_) => "HostNotIsolated",
             Self::WaitsFor(_) => "WaitsForRelease",
         }
     }

@@ -58,12 +58,23 @@ pub fn plan(
         }
     }
     let mut held = held(observed, ledger);
+    // Nobody knows what these hold: any core may be theirs.
+    let unknown: Vec<LeaseId> =
+        observed.unreadable.keys().filter(|id| ledger.entry(id).is_none()).cloned().collect();
     for (id, spec) in desired {
         if observed.unreadable.contains_key(id) || plan.revoked.contains(id) {
             continue;
         }
         let entry = match ledger.entry(id) {
             Some(entry) => entry.clone(),
+            None if let Some(why) = &observed.shared => {
+                plan.refused.insert(id.clone(), Refusal::NotIsolated(why.clone()));
+                continue;
+            }
+            None if !unknown.is_empty() => {
+                plan.refused.insert(id.clone(), Refusal::Unknown(unknown.clone()));
+                continue;
+            }
             None => match new_entry(id, spec, inventory, &held, &plan.revoked) {
                 Ok(entry) => entry,
                 Err(refusal) => {

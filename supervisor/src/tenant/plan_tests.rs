@@ -298,3 +298,20 @@ fn a_lease_that_cannot_be_read_is_left_alone_and_keeps_its_cores() {
         "#]],
     );
 }
+
+#[test]
+fn nothing_is_placed_beside_a_lease_that_nobody_knows_the_cores_of() {
+    let held = entry("c", spec(1, 64), &[2]);
+    let mut case = Case::default().want("b", spec(1, 64)).want("c", spec(1, 64)).held(held);
+    case.observed.unreadable.insert(id("a"), "read cpuset.cpus.effective".to_owned());
+    case.check(
+        4,
+        &expect![[r#"
+            fetch oci://bulkhead.site/demo:latest for acme/c
+            write container of acme/c
+            set slice of acme/c: cpus 2, memory 64Mi
+            start service of acme/c
+            refused acme/b: waits: what is held by acme/a cannot be read
+        "#]],
+    );
+}

@@ -87,7 +87,7 @@ fn phase(facts: &Facts<'_>) -> LeasePhase {
         return LeasePhase::Releasing;
     }
     match facts.refusal {
-        Some(Refusal::WaitsFor(_)) => return LeasePhase::Pending,
+        Some(Refusal::NotIsolated(_) | Refusal::WaitsFor(_) | Refusal::Unknown(_)) => return LeasePhase::Pending,
         Some(Refusal::Spec { .. } | Refusal::Shortage(_)) => return LeasePhase::Failed,
         None => {}
     }
@@ -127,7 +127,7 @@ fn granted(facts: &Facts<'_>) -> Said {
         let owner = match refusal {
             Refusal::Spec { .. } => "tenant",
             Refusal::Shortage(_) => "registry",
-            Refusal::WaitsFor(_) => "supervisor",
+            Refusal::NotIsolated(_) | Refusal::WaitsFor(_) | Refusal::Unknown(_) => "supervisor",
         };
         return no(refusal.label(), refusal.to_string(), owner);
     }

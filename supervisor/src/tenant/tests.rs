@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bulkhead_api::condition::find;
@@ -30,6 +31,8 @@ struct Host {
     units: Units,
     /// Names of methods that change something, as they were called.
     calls: Arc<Mutex<Vec<String>>>,
+    /// Programs do not end.
+    stubborn: Arc<AtomicBool>,
     serving: JoinSet<()>,
 }
 
@@ -39,8 +42,8 @@ impl Host {
         let paths = Paths::below(root.path());
         fs::create_dir_all(&paths.run).unwrap();
         fs::create_dir_all(cgroup::tenants(&paths.root)).unwrap();
-        let (units, calls) = (Units::default(), Arc::default());
-        Self { root, paths, units, calls, serving: JoinSet::new() }
+        let (units, calls, stubborn) = (Units::default(), Arc::default(), Arc::default());
+        Self { root, paths, units, calls, stubborn, serving: JoinSet::new() }
     }
 
     /// A supervisor that starts, or starts again.
@@ -57,6 +60,7 @@ impl Host {
             group: cgroup::tenants(&self.paths.root),
             units: Arc::clone(&self.units),
             calls: Arc::clone(&self.calls),
+            stubborn: Arc::clone(&self.stubborn),
         };
         self.serving.spawn(systemd.serve(server.unwrap()));
         Tenants::open(self.paths.clone(), Systemd::over(client.unwrap()))
@@ -72,6 +76,7 @@ struct Fake {
     group: PathBuf,
     units: Units,
     calls: Arc<Mutex<Vec<String>>>,
+    stubborn: Arc<AtomicBool>,
 }
 
 impl Fake {
@@ -114,7 +119,9 @@ impl Fake {
             }
             "StopUnit" => {
                 let (unit, _): (String, String) = call.body().deserialize()?;
-                self.stop(&unit);
+                if !self.stubborn.load(Ordering::Relaxed) {
+                    self.stop(&unit);
+                }
                 server.reply(&header, &job).await
             }
             _ => server.reply(&header, &()).await,
@@ -338,4 +345,37 @@ async fn a_systemd_that_does_not_answer_makes_leases_unknown_and_not_gone() {
         tenants.converge(Some(&spec(&[("a", 1)])), None, &inventory(4), Timestamp::now()).await;
     assert_eq!(pass.leases[0].status.phase, LeasePhase::Unknown);
     assert!(!pass.settled && pass.retry.is_some());
+    assert!(pass.unseen.unwrap().contains("systemd"), "the host is told too");
+}
+
+#[tokio::test]
+async fn a_ledger_that_could_not_be_read_is_read_again() {
+    let mut host = Host::new();
+    fs::create_dir_all(host.paths.ledger()).unwrap();
+    let mut tenants = host.supervisor().await;
+    let closed = async |tenants: &mut Tenants| {
+        let pass = tenants.converge(Some(&spec(&[])), None, &inventory(4), Timestamp::now()).await;
+        (tenants.ledger_problem().map(LedgerError::label), pass.settled)
+    };
+    assert_eq!(closed(&mut tenants).await, (Some("LedgerUnreadable"), false));
+    fs::remove_dir(host.paths.ledger()).unwrap();
+    assert_eq!(closed(&mut tenants).await, (None, true));
+}
+
+#[tokio::test]
+async fn programs_that_end_slowly_are_waited_for_together() {
+    let mut host = Host::new();
+    let mut tenants = host.supervisor().await;
+    let names: Vec<String> = (0..20).map(|number| format!("l{number}")).collect();
+    for name in &names {
+        let unit = name::unit(&id(name), name::Kind::Service);
+        host.units.lock().unwrap().insert(unit, Properties::new());
+    }
+    host.stubborn.store(true, Ordering::Relaxed);
+    let begin = std::time::Instant::now();
+    tenants.converge(Some(&spec(&[])), None, &inventory(4), Timestamp::now()).await;
+    // Each by itself would be half a minute; a slow machine has ten times what it needs.
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    let stopped = host.calls.lock().unwrap().iter().filter(|call| *call == "StopUnit").count();
+    assert_eq!(stopped, names.len(), "all of them were told to end");
 }
