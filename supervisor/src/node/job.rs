@@ -7,9 +7,11 @@ use bulkhead_api::link::rpc::LogReply;
 use bulkhead_api::time::Timestamp;
 
 use super::state::{Domain, Trouble};
-use super::{HARDWARE, LOOK, Node, Seat};
+use super::{HARDWARE, HARDWARE_PATIENCE, LOOK, Node, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat};
 use crate::host::inventory;
 use crate::host::systemd::{Systemd, SystemdError};
+use crate::ledger::LedgerError;
+use crate::proof::{self, Round, sentence};
 use crate::tenant::{Pass, Tenants};
 
 /// The end of a job.
@@ -20,8 +22,8 @@ pub(super) enum Done {
     Opened(Result<Box<Tenants>, SystemdError>),
     /// A log was read for the registry.
     Log(LogReply),
-    /// A pass is over; it was made for that generation.
-    Passed(Box<Tenants>, Pass, u64),
+    /// A pass is over; it was made for that generation. With what leases share, where that was looked at.
+    Passed(Box<Tenants>, Pass, u64, Option<Round>),
 }
 
 impl Node {
@@ -29,12 +31,16 @@ impl Node {
         let now = Instant::now();
         if self.hardware_due.is_some_and(|due| due <= now) {
             self.hardware_due = None;
+            self.hardware_since = Some(now);
             let (root, image) = (self.paths.root.clone(), self.state.inventory.image.clone());
             // Device files may hang; a hanging one holds up this thread and nothing else.
             self.jobs.spawn_blocking(move || {
                 Done::Hardware(Box::new(inventory::observe(&root, &image)))
             });
         }
+        let hangs = |since: Instant| now.saturating_duration_since(since) > HARDWARE_PATIENCE;
+        self.state.hardware_hangs = self.hardware_since.is_some_and(hangs);
+        self.hardware_known |= self.state.hardware_hangs;
         // Without the first reading there is nothing to place leases on.
         if self.hardware_known && self.pass_at() <= now {
             self.seat = match std::mem::replace(&mut self.seat, Seat::Busy(now)) {
@@ -59,10 +65,33 @@ impl Node {
         let generation = self.state.generation();
         let (access, inventory) = (self.access.clone(), self.state.inventory.clone());
         self.pass_due = now + LOOK;
+        let isolation = self.state.isolation.as_ref();
+        let shared = isolation.filter(|round| !round.violations.is_empty());
+        let shared = shared.map(|round| sentence(&round.violations));
+        tenants.admit_unless(shared.clone());
+        let age = self.proved.map(|proved| now.saturating_duration_since(proved));
+        let due = if shared.is_some() { STATEMENT_AGAIN } else { STATEMENT };
+        let due = self.proof_stale || age.is_none_or(|age| age >= due);
+        let overdue = age.is_none_or(|age| age >= STATEMENT_LATEST);
+        let (paths, boot) = (self.paths.clone(), self.state.boot);
+        let time = self.state.clock(Timestamp::now()).judged();
+        let moment = proof::Moment { boot, time, generation };
         self.jobs.spawn(async move {
             let now = Timestamp::now();
             let pass = tenants.converge(wanted.as_ref(), access.as_ref(), &inventory, now).await;
-            Done::Passed(tenants, pass, generation)
+            // A container on its way up shows the host's own programs in the lease's control group. Nothing is
+            // granted while this looks, so that what it sees is what the ledger says.
+            let changed = !pass.changes.is_empty();
+            let look = (due || changed) && (pass.settled || overdue);
+            let granted = tenants.granted();
+            let round = match look {
+                true => {
+                    let prove = move || proof::round(&paths, &inventory, &granted, moment);
+                    tokio::task::spawn_blocking(prove).await.ok()
+                }
+                false => None,
+            };
+            Done::Passed(tenants, pass, generation, round)
         });
         Seat::Busy(now)
     }
@@ -72,6 +101,8 @@ impl Node {
             Done::Hardware(inventory) => {
                 self.state.inventory = *inventory;
                 self.hardware_known = true;
+                self.hardware_since = None;
+                self.state.hardware_hangs = false;
                 self.hardware_due = Some(Instant::now() + HARDWARE);
             }
             Done::Opened(Ok(tenants)) => {
@@ -88,20 +119,20 @@ impl Node {
                 self.logs_underway = self.logs_underway.saturating_sub(1);
                 self.reply(reply);
             }
-            Done::Passed(tenants, pass, generation) => self.passed(tenants, pass, generation),
+            Done::Passed(tenants, pass, generation, round) => {
+                self.proof_stale |= !pass.changes.is_empty();
+                if let Some(round) = round {
+                    self.proved = Some(Instant::now());
+                    self.proof_stale = false;
+                    self.state.isolation = Some(round);
+                }
+                self.passed(tenants, pass, generation);
+            }
         }
     }
 
     fn passed(&mut self, tenants: Box<Tenants>, mut pass: Pass, generation: u64) {
-        self.state.domain = match tenants.ledger_problem() {
-            None => Domain::Open,
-            Some(error) => Domain::Closed(Trouble {
-                reason: error.label(),
-                message: error.to_string(),
-                owner: "operator",
-                next: None,
-            }),
-        };
+        self.state.domain = domain(tenants.ledger_problem(), &pass);
         if pass.settled {
             self.state.settled_generation = generation;
         }
@@ -118,3 +149,26 @@ impl Node {
         self.observed = true;
     }
 }
+
+/// How the tenants' domain stands after a pass. One that saw nothing leaves the host as not ready.
+fn domain(ledger: Option<&LedgerError>, pass: &Pass) -> Domain {
+    match (ledger, &pass.unseen) {
+        (Some(error), _) => Domain::Closed(Trouble {
+            reason: error.label(),
+            message: error.to_string(),
+            owner: "operator",
+            next: None,
+        }),
+        (None, Some(why)) => Domain::Closed(Trouble {
+            reason: "SystemdUnreachable",
+            message: why.clone(),
+            owner: "supervisor",
+            next: pass.retry,
+        }),
+        (None, None) => Domain::Open,
+    }
+}
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

@@ -48,6 +48,14 @@ use crate::uplink;
 const LOOK: Duration = Duration::from_secs(10);
 /// From one reading of the hardware to the next.
 const HARDWARE: Duration = Duration::from_secs(60);
+/// Hardware that is being read for longer than this hangs.
+const HARDWARE_PATIENCE: Duration = Duration::from_secs(30);
+/// From one isolation statement to the next where nothing changes.
+const STATEMENT: Duration = Duration::from_secs(30);
+/// The same while the last one told a violation.
+const STATEMENT_AGAIN: Duration = Duration::from_secs(5);
+/// A host that does not settle is stated as it is after this time.
+const STATEMENT_LATEST: Duration = Duration::from_secs(60);
 /// From the end of one pass to the next at the earliest: changes that come together are looked at once.
 const SETTLE: Duration = Duration::from_millis(200);
 /// A pass that takes longer is stuck.
@@ -102,8 +110,15 @@ pub struct Node {
     ready: bool,
     pass_due: Instant,
     last_pass: Option<Instant>,
-    /// The hardware was read at least once.
+    /// When leases were last looked at for what they share.
+    proved: Option<Instant>,
+    /// Something was changed on the host since.
+    proof_stale: bool,
+    /// The hardware was read at least once, or hangs: then there is nothing to place new leases on, and those
+    /// that are there are looked after.
     hardware_known: bool,
+    /// The hardware is being read since.
+    hardware_since: Option<Instant>,
     hardware_due: Option<Instant>,
     said: Instant,
     seq: u64,
@@ -132,7 +147,10 @@ impl Node {
             ready: false,
             pass_due: now,
             last_pass: None,
+            proved: None,
+            proof_stale: true,
             hardware_known: false,
+            hardware_since: None,
             hardware_due: Some(now),
             said: now,
             // Reports are ordered by number within a boot. Counting from the age of the boot in milliseconds

@@ -9,6 +9,7 @@ use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 
 use super::state::{Domain, Link, State, Trouble};
+use crate::proof::{Round, sentence};
 
 /// A clock that is less behind than this is not worth a word.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
@@ -86,6 +87,14 @@ fn conditions_of(state: &State, now: Timestamp) -> Vec<Condition> {
         },
         at("SpecAccepted", spec.0, spec.1),
         at("Settled", settled.0, settled.1),
+        match &state.isolation {
+            None => at("Isolated", Truth::Unknown, waiting("Starting", "not looked at yet")),
+            Some(round) if round.violations.is_empty() => match &round.unkept {
+                None => good("Isolated", "Proved", String::new()),
+                Some(why) => good("Isolated", "ProvedNotStated", why.clone()),
+            },
+            Some(round) => bad("Isolated", &shared(round)),
+        },
         match &state.not_renewed {
             Some(trouble) => bad("CertificateCurrent", trouble),
             None if state.host.is_none() => bad("CertificateCurrent", &not_enrolled()),
@@ -96,6 +105,7 @@ fn conditions_of(state: &State, now: Timestamp) -> Vec<Condition> {
             None => good("ClockPlausible", "NotBehind", String::new()),
         },
         match state.inventory.problems.as_slice() {
+            _ if state.hardware_hangs => bad("HardwareReadable", &hangs()),
             [] => good("HardwareReadable", "AllRead", String::new()),
             problems => bad("HardwareReadable", &unreadable(problems)),
         },
@@ -164,6 +174,11 @@ fn clock_trouble(state: &State, now: Timestamp) -> Option<Trouble> {
     })
 }
 
+fn shared(round: &Round) -> Trouble {
+    let message = format!("{}; no new lease is granted", sentence(&round.violations));
+    Trouble { reason: "Shared", message, owner: "operator", next: None }
+}
+
 fn unreadable(problems: &[String]) -> Trouble {
     const SHOWN: usize = 3;
     let mut message = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
@@ -171,6 +186,12 @@ fn unreadable(problems: &[String]) -> Trouble {
         message = format!("{message}; and {} more", problems.len() - SHOWN);
     }
     Trouble { reason: "Unreadable", message, owner: "operator", next: None }
+}
+
+fn hangs() -> Trouble {
+    let message = "a device does not answer; what is known of the hardware is of an earlier look";
+    let message = message.to_owned();
+    Trouble { reason: "NoAnswer", message, owner: "operator", next: None }
 }
 
 fn well(reason: &'static str, message: String) -> Trouble {

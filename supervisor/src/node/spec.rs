@@ -118,4 +118,4 @@ fn keys(path: &Path) -> Result<SpecKeys, Refusal> {
 
 #[cfg(test)]
 #[path = "spec_tests.rs"]
-mod tests;
+pub(super) mod tests;

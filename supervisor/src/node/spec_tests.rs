@@ -14,7 +14,7 @@ use crate::testing::{Authority, DayRange, boot_files, host_id, json, spec};
 use crate::uplink::identity::Named;
 
 /// A host that enrolled in an earlier run of the supervisor.
-fn enrolled() -> (TempDir, Paths) {
+pub(in crate::node) fn enrolled() -> (TempDir, Paths) {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let paths = boot_files(dir.path(), &authority, "127.0.0.1:1");
@@ -26,7 +26,7 @@ fn enrolled() -> (TempDir, Paths) {
     (dir, paths)
 }
 
-fn node(paths: &Paths) -> Node {
+pub(in crate::node) fn node(paths: &Paths) -> Node {
     let status = watch::Sender::new(Arc::new(starting(paths)));
     let ends = Ends {
         uplink: mpsc::channel(1).1,

@@ -5,6 +5,7 @@ use bulkhead_api::inventory::Inventory;
 use bulkhead_api::time::Timestamp;
 
 use super::acceptance::{Accepted, Clock};
+use crate::proof::Round;
 use crate::tenant::Pass;
 
 /// Why something is not as it should be, and when it is tried again.
@@ -67,8 +68,12 @@ pub struct State {
     pub domain: Domain,
     /// The last pass over them.
     pub pass: Pass,
-    /// The hardware.
+    /// What the last look at the isolation of leases found; absent before the first.
+    pub isolation: Option<Round>,
+    /// The hardware, as it was read last.
     pub inventory: Inventory,
+    /// It is being read again, and does not answer.
+    pub hardware_hangs: bool,
     /// CPU time of user space at readiness.
     pub userspace_start_ms: u64,
 }
@@ -89,7 +94,9 @@ impl State {
             not_renewed: None,
             domain: Domain::Starting,
             pass: Pass::default(),
+            isolation: None,
             inventory,
+            hardware_hangs: false,
             userspace_start_ms: 0,
         }
     }
