@@ -38,6 +38,7 @@ fn well_off() -> State {
         link: Link::Up,
         domain: Domain::Open,
         pass: Pass { settled: true, ..Pass::default() },
+        isolation: Some(Round::default()),
         ..State::new(2, Inventory::default())
     }
 }

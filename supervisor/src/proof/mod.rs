@@ -23,15 +23,18 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::inventory::Inventory;
 use bulkhead_api::isolation::{Facts, Finding, Sharing};
 use bulkhead_api::statement::{MakeError, SignedStatement, Statement, facts_digest, sign};
 use bulkhead_api::time::Timestamp;
 use bulkhead_lease::prove::prove;
+use tracing::warn;
 
 use self::ring::{Ring, RingError};
-use crate::uplink::identity::Identity;
+use crate::paths::Paths;
+use crate::uplink::identity::{self, Identity};
 
 /// Looks before a violation is stated. A container that is being started shows the host's own programs, for
 /// moments, in a lease's control group.
@@ -121,6 +124,39 @@ pub fn state(
     let signed = sign(&statement, &identity.key_pem, &identity.chain_pem)?;
     ring.keep(sequence, &signed)?;
     Ok(signed)
+}
+
+/// One round: what was found, and whether it was stated.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Violations of isolation.
+    pub violations: Vec<Sharing>,
+    /// Why no statement was signed and kept; absent where one was.
+    pub unkept: Option<String>,
+}
+
+/// Looks, proves, states. A host without identity has no key to sign with yet and only looks.
+#[must_use]
+pub fn round(
+    paths: &Paths,
+    inventory: &Inventory,
+    granted: &BTreeSet<LeaseId>,
+    moment: Moment,
+) -> Round {
+    let seen = look(&paths.root, inventory, granted);
+    let violations = seen.finding.violations.clone();
+    let unkept = match identity::load(&paths.identity()) {
+        Ok(Some(identity)) => {
+            let ring = Ring::new(paths.isolation(), ring::KEPT);
+            state(&ring, &identity, moment, seen).err().map(|error| Chain(&error).to_string())
+        }
+        Ok(None) => Some("the host has no certificate to sign with yet".to_owned()),
+        Err(error) => Some(Chain(&error).to_string()),
+    };
+    for violation in &violations {
+        warn!(class = ?violation.class, violation = violation.message, "not isolated");
+    }
+    Round { violations, unkept }
 }
 
 /// Violations in one sentence: the first few, and how many more there are.

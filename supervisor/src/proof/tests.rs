@@ -330,3 +330,38 @@ fn a_violation_that_stays_is_stated_and_told_in_one_sentence() {
     let many = vec![seen.finding.violations[0].clone(); 5];
     assert!(sentence(&many).ends_with("; and 2 more"));
 }
+
+#[test]
+fn the_host_says_whether_it_is_isolated() {
+    use crate::node::report::{Moment, report};
+    use crate::node::state::State;
+    use bulkhead_api::condition::{Condition, Truth, find};
+
+    let host = Host::leased();
+    host.slice("acme.a", "cpuset.cpus.effective", "2-7\n");
+    let violations = look(host.0.path(), &inventory(), &granted()).finding.violations;
+    let told = |isolation: Option<Round>| -> Condition {
+        let state = State { isolation, ..State::new(1, Inventory::default()) };
+        let moment = Moment { now: Timestamp::now(), seq: 1, supervisor_rss: 1 };
+        find(&report(&state, moment, &[]).conditions, "Isolated").unwrap().clone()
+    };
+    assert_eq!(told(None).status, Truth::Unknown);
+    assert_eq!(told(Some(Round::default())).status, Truth::True);
+    let unkept = Some("no room".to_owned());
+    let condition = told(Some(Round { unkept, ..Round::default() }));
+    assert_eq!((condition.status, condition.reason.as_str()), (Truth::True, "ProvedNotStated"));
+    let condition = told(Some(Round { violations, unkept: None }));
+    assert_eq!((condition.status, condition.owner.as_str()), (Truth::False, "operator"));
+    let message = "CPUs 4-5 are in effect for acme/a and other/b; no new lease is granted";
+    assert_eq!(condition.message, message);
+}
+
+#[test]
+fn a_round_without_an_identity_looks_and_says_why_nothing_is_signed() {
+    let host = Host::leased();
+    let paths = Paths::below(host.0.path());
+    let round = round(&paths, &inventory(), &granted(), moment(1));
+    assert_eq!(round.violations, []);
+    let why = "the host has no certificate to sign with yet";
+    assert_eq!(round.unkept.as_deref(), Some(why));
+}

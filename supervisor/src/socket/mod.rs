@@ -7,11 +7,14 @@
 //! | `GET /v1/leases/{tenant}/{name}` | [`ReportedLease`] |
 //! | `GET /v1/leases/{tenant}/{name}/log?lines=N` | text, the end of the lease's console |
 //! | `GET /v1/events` | list of [`Event`]; with `?watch=true` one a line, for as long as the asker stays |
+//! | `GET /v1/isolation` | [`SignedStatement`], the latest |
+//! | `GET /v1/isolation/chain` | list of [`SignedStatement`], oldest first |
 //!
 //! Whoever is not root gets 403 and [`ApiError`]. The socket is open to everybody so that the reply can say
 //! so; credentials are those of the process at the time of its `connect` (unix(7), `SO_PEERCRED`).
 //!
 //! [`HostStatus`]: bulkhead_api::status::HostStatus
+//! [`SignedStatement`]: bulkhead_api::statement::SignedStatement
 //! [`ReportedLease`]: bulkhead_api::lease::ReportedLease
 //! [`Event`]: crate::events::Event
 //! [`ApiError`]: bulkhead_api::document::ApiError

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::ReportedLease;
+use bulkhead_api::statement::SignedStatement;
 use bulkhead_api::status::HostStatus;
 use futures_util::stream;
 use serde::Deserialize;
@@ -22,6 +23,7 @@ use super::View;
 use super::reply::{Refused, bad_field, broken, not_found, refused};
 use crate::events::{Event, Events};
 use crate::node::logs::MOST_LINES;
+use crate::proof::ring::{KEPT, Ring};
 use crate::tenant::{self, LogError};
 
 /// Lines of a log where none are asked for.
@@ -30,8 +32,8 @@ const LINES: u32 = 100;
 pub(super) fn routes(view: View) -> Router {
     let absent = |uri: Uri| async move {
         not_found(format!(
-            "{}: expected /v1/host, /v1/leases, /v1/leases/TENANT/NAME, /v1/leases/TENANT/NAME/log or \
-             /v1/events",
+            "{}: expected /v1/host, /v1/leases, /v1/leases/TENANT/NAME, /v1/leases/TENANT/NAME/log, \
+             /v1/events, /v1/isolation or /v1/isolation/chain",
             uri.path()
         ))
     };
@@ -45,6 +47,8 @@ pub(super) fn routes(view: View) -> Router {
         .route("/v1/leases/{tenant}/{name}", get(lease))
         .route("/v1/leases/{tenant}/{name}/log", get(log))
         .route("/v1/events", get(events))
+        .route("/v1/isolation", get(isolation))
+        .route("/v1/isolation/chain", get(isolation_chain))
         .fallback(absent)
         .method_not_allowed_fallback(only_get)
         .with_state(view)
@@ -91,6 +95,29 @@ async fn log(
         Ok(Ok(text)) => Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()),
         Ok(Err(error @ LogError::Absent(_))) => Err(not_found(error.to_string())),
         Ok(Err(error @ LogError::Read { .. })) => Err(broken(&Chain(&error).to_string())),
+        Err(error) => Err(broken(&Chain(&error).to_string())),
+    }
+}
+
+async fn isolation(State(view): State<View>) -> Result<Json<SignedStatement>, Refused> {
+    let latest = statements(view).await?.pop();
+    latest.map(Json).ok_or_else(|| {
+        not_found(
+            "no isolation statement was made yet: see condition Isolated of /v1/host".to_owned(),
+        )
+    })
+}
+
+async fn isolation_chain(State(view): State<View>) -> Result<Json<Vec<SignedStatement>>, Refused> {
+    statements(view).await.map(Json)
+}
+
+/// Those that are kept, oldest first.
+async fn statements(view: View) -> Result<Vec<SignedStatement>, Refused> {
+    let ring = Ring::new(view.paths.isolation(), KEPT);
+    match tokio::task::spawn_blocking(move || ring.all()).await {
+        Ok(Ok(all)) => Ok(all),
+        Ok(Err(error)) => Err(broken(&Chain(&error).to_string())),
         Err(error) => Err(broken(&Chain(&error).to_string())),
     }
 }

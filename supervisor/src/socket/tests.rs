@@ -195,3 +195,28 @@ async fn a_socket_that_an_earlier_run_left_is_replaced() {
     drop(bind(&path).unwrap());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
 }
+
+#[tokio::test]
+async fn isolation_statements_are_answered_from_what_is_kept() {
+    use crate::proof::ring::{KEPT, Ring};
+    use bulkhead_api::spec::Base64;
+    use bulkhead_api::statement::SignedStatement;
+
+    let mut served = serve(0);
+    let (status, error) = served.refusal("/v1/isolation").await;
+    assert_eq!((status, error.reason.as_str()), (StatusCode::NOT_FOUND, "NotFound"));
+    let none: Vec<SignedStatement> = served.json("/v1/isolation/chain").await;
+    assert_eq!(none, []);
+    let ring = Ring::new(served.paths.isolation(), KEPT);
+    let statement = |number: u8| SignedStatement {
+        body: Base64(vec![number]),
+        chain: String::new(),
+        signature: Base64(vec![]),
+    };
+    ring.keep(1, &statement(1)).unwrap();
+    ring.keep(2, &statement(2)).unwrap();
+    let latest: SignedStatement = served.json("/v1/isolation").await;
+    assert_eq!(latest, statement(2));
+    let all: Vec<SignedStatement> = served.json("/v1/isolation/chain").await;
+    assert_eq!(all, [statement(1), statement(2)]);
+}

@@ -315,3 +315,19 @@ fn nothing_is_placed_beside_a_lease_that_nobody_knows_the_cores_of() {
         "#]],
     );
 }
+
+#[test]
+fn a_host_that_is_not_isolated_lets_nobody_in_and_takes_nothing_away() {
+    let runs = entry("a", spec(1, 64), &[1]);
+    let ledger = Ledger { entries: vec![runs.clone()] };
+    let mut observed = Observed::default();
+    observed.leases.insert(id("a"), granted(&runs, ServiceState::Running));
+    let desired = Desired::from([(id("a"), spec(1, 64)), (id("b"), spec(1, 64))]);
+    let shared = "CPUs 4 are in effect for x and y".to_owned();
+    let apart = plan(&desired, &observed, &ledger, &host(4));
+    assert!(apart.steps.iter().any(|step| *step.id() == id("b")), "with isolation it is granted");
+    observed.shared = Some(shared.clone());
+    let plan = plan(&desired, &observed, &ledger, &host(4));
+    assert_eq!(plan.steps, []);
+    assert_eq!(plan.refused, BTreeMap::from([(id("b"), Refusal::NotIsolated(shared))]));
+}

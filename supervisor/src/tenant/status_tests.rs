@@ -113,6 +113,7 @@ fn every_way_not_to_be_granted_has_its_own_reason_and_owner() {
     let base = Facts { recorded: false, ..facts(&id, &nothing) };
     let short = Refusal::Shortage("cpus: 9 cores wanted, 2 free of 3".to_owned());
     let waits = Refusal::WaitsFor(vec![id.clone()]);
+    let shared = Refusal::NotIsolated("CPU 4 of two".to_owned());
     let spec = Refusal::Spec { field: "spec.instance", message: "no".to_owned() };
     let failure = Failure {
         step: "fetch x".to_owned(),
@@ -126,6 +127,11 @@ fn every_way_not_to_be_granted_has_its_own_reason_and_owner() {
     let fetching = ObservedLease { fetching: true, ..ObservedLease::default() };
     let rows = [
         (Facts { refusal: Some(&short), ..base }, LeasePhase::Failed, "False Shortage (registry)"),
+        (
+            Facts { refusal: Some(&shared), ..base },
+            LeasePhase::Pending,
+            "False HostNotIsolated (supervisor)",
+        ),
         (
             Facts { refusal: Some(&waits), ..base },
             LeasePhase::Pending,
