@@ -44,6 +44,8 @@ pub enum Verb {
     Logs(LogsArgs),
     /// Ask the supervisor of this very host
     Host(HostArgs),
+    /// Check isolation statements in a file with the fleet CA alone
+    Verify(VerifyArgs),
     /// Make a one-time secret with which a site joins the fleet
     JoinTicket(JoinTicketArgs),
     /// Explain a kind or one of its fields
@@ -213,6 +215,18 @@ pub enum HostVerb {
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
     },
+    /// Whether its leases share anything: its latest isolation statement
+    Prove {
+        /// The supervisor.
+        #[command(flatten)]
+        at: SocketArgs,
+        /// How to show it; JSON is what verify reads
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Format,
+        /// All statements that are kept, as JSON, in place of the latest
+        #[arg(long, conflicts_with = "output")]
+        chain: bool,
+    },
     /// What happened on it lately
     Events {
         /// The supervisor.
@@ -222,6 +236,16 @@ pub enum HostVerb {
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
     },
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// One statement or an array of them, JSON, as host prove -o json and --chain print them
+    pub file: PathBuf,
+    /// Certificate of the fleet CA (PEM) [default: that of login]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// Where the supervisor listens.

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulkhead_api::document::FieldError;
 use bulkhead_api::id::IdError;
+use bulkhead_api::statement::StatementRefusal;
 
 use super::target::{NoTarget, Target};
 use crate::config::{ConfigError, NotAToken};
@@ -78,6 +80,41 @@ pub enum VerbError {
         /// Of how many.
         total: usize,
     },
+    /// The host's leases share something.
+    #[error("the host's leases are not isolated: {violations} {}", if *violations == 1 { "violation" } else { "violations" })]
+    NotIsolated {
+        /// How many violations.
+        violations: usize,
+    },
+    /// A file without isolation statements.
+    #[error("{} holds no isolation statement", path.display())]
+    NoStatement {
+        /// The file.
+        path: PathBuf,
+        /// Where it is not one.
+        source: FieldError,
+    },
+    /// An empty list.
+    #[error("{} holds no isolation statement: its list is empty", path.display())]
+    NothingToVerify {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A statement that is not to be believed.
+    #[error("{}: entry {number} of {of} is not to be believed", path.display())]
+    Unbelieved {
+        /// The file.
+        path: PathBuf,
+        /// Which, from 1.
+        number: usize,
+        /// Of how many.
+        of: usize,
+        /// Why.
+        source: StatementRefusal,
+    },
+    /// A statement of the supervisor that cannot be read.
+    #[error("statement of the supervisor")]
+    Statement(#[source] StatementRefusal),
     /// Waited in vain.
     #[error("{target} is not {goal} after {}: {last}", plain(*.after))]
     TimedOut {
@@ -146,6 +183,11 @@ impl VerbError {
             | Self::Output(_)
             | Self::Show { .. }
             | Self::Some { .. }
+            | Self::NotIsolated { .. }
+            | Self::NoStatement { .. }
+            | Self::NothingToVerify { .. }
+            | Self::Unbelieved { .. }
+            | Self::Statement(_)
             | Self::TimedOut { .. }
             | Self::Hopeless { .. }
             | Self::NotThere { .. } => FAILED,
@@ -174,6 +216,11 @@ impl VerbError {
             | Self::Output(_)
             | Self::Show { .. }
             | Self::Some { .. }
+            | Self::NotIsolated { .. }
+            | Self::NoStatement { .. }
+            | Self::NothingToVerify { .. }
+            | Self::Unbelieved { .. }
+            | Self::Statement(_)
             | Self::NotThere { .. }
             | Self::NoSuchGoal { .. } => None,
         }

@@ -11,6 +11,7 @@ mod logs;
 mod manifests;
 pub mod target;
 mod ticket;
+mod verify;
 mod wait;
 mod watch;
 
@@ -46,6 +47,7 @@ pub fn run(cli: &Cli, console: &mut Console) -> Result<(), VerbError> {
         Verb::Wait(args) => wait::wait(&registry(cli, console)?, args, console),
         Verb::Logs(args) => logs::logs(&registry(cli, console)?, args, console),
         Verb::Host(args) => host::host(&args.verb, console),
+        Verb::Verify(args) => verify::verify(cli.config.as_deref(), args, console),
         Verb::JoinTicket(args) => ticket::join_ticket(&registry(cli, console)?, args, console),
         Verb::Explain(args) => {
             let text = explain(&args.path, args.recursive)?;

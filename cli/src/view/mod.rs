@@ -2,6 +2,7 @@
 
 pub mod describe;
 pub mod host;
+pub mod isolation;
 pub mod rows;
 pub mod table;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod apply;
 mod delete;
 mod get;
+mod isolation;
 mod login;
 mod logs;
 mod manual;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use expect_test::expect_file;
 
+use crate::isolation::Fleet;
 use crate::scene::{LEASE, SITE, Scene, TENANT, run};
 use crate::supervisor;
 
@@ -24,7 +25,14 @@ fn the_manual_shows_what_is_printed() {
     scene.file("big.yaml", &LEASE.replace("cpus: 1 ", "cpus: 64"));
     scene.file("typo.yaml", &LEASE.replace("cpus: 1 ", "cpu: 1  "));
     let socket = scene.dir.path().join("supervisor.sock");
-    let _supervisor = supervisor::start(&socket);
+    let fleet = Fleet::new();
+    let statements = fleet.chain(3, &[]);
+    scene.file("fleet-ca.pem", &fleet.ca);
+    scene.file("statement.json", &serde_json::to_string(&statements[2]).unwrap());
+    scene.file("chain.json", &serde_json::to_string(&statements).unwrap());
+    let gap = [&statements[0], &statements[2]];
+    scene.file("gap.json", &serde_json::to_string(&gap).unwrap());
+    let _supervisor = supervisor::start(&socket, statements);
     expect_file!["../../../docs/cli.md"].assert_eq(&rerun(page, &scene));
 }
 

@@ -11,10 +11,13 @@ use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 
+use bulkhead_api::statement::SignedStatement;
+
+use crate::isolation;
 use crate::scene::{Said, run, status};
 
 /// A supervisor that runs until the runtime is dropped.
-pub(crate) fn start(socket: &Path) -> Runtime {
+pub(crate) fn start(socket: &Path, statements: Vec<SignedStatement>) -> Runtime {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let events = json!([
@@ -25,7 +28,8 @@ pub(crate) fn start(socket: &Path) -> Runtime {
     ]);
     let router = Router::new()
         .route("/v1/host", get(async || status().to_string()))
-        .route("/v1/events", get(async move || events.to_string()));
+        .route("/v1/events", get(async move || events.to_string()))
+        .merge(isolation::routes(statements));
     let guard = runtime.enter();
     let listener = UnixListener::bind(socket).unwrap();
     drop(guard);
@@ -36,7 +40,7 @@ pub(crate) fn start(socket: &Path) -> Runtime {
 fn ask(arguments: &[&str]) -> Said {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("s.sock");
-    let _supervisor = start(&socket);
+    let _supervisor = start(&socket, isolation::Fleet::new().chain(1, &[]));
     let socket = ["--socket", socket.to_str().unwrap()];
     run(dir.path().to_owned(), "", &[arguments, &socket].concat(), |_| Ok(()))
 }
