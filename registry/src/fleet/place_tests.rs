@@ -141,8 +141,8 @@ fn a_barred_host_says_why() {
     assert_eq!(choose(&[host], want(1, 64)), Err(vec![short("a", "host is Unreachable")]));
 }
 
-/// What is free on each node by plain counting: cores, bytes.
-fn count_free(status: &HostStatus, held: &BTreeMap<LeaseId, Holding>) -> Vec<(u32, u64)> {
+/// What is free on each node by plain counting: cores, bytes, and whether nobody holds memory of it.
+fn count_free(status: &HostStatus, held: &BTreeMap<LeaseId, Holding>) -> Vec<(u32, u64, bool)> {
     let count = |node: &NumaNode| {
         let free = status.inventory.cpu.cores.iter().filter(|core| {
             core.node == node.id
@@ -150,21 +150,25 @@ fn count_free(status: &HostStatus, held: &BTreeMap<LeaseId, Holding>) -> Vec<(u3
                 && held.values().all(|h| h.cpus.is_disjoint(&core.cpus))
         });
         let house = if node.id == 0 { HOUSE_MEMORY.get() } else { 0 };
-        let here = held.values().filter(|h| h.memory_nodes.contains(&node.id));
-        let used: u64 = here.map(|h| h.memory.get()).sum();
-        (u32::try_from(free.count()).unwrap(), node.total.get().saturating_sub(house + used))
+        let here = || held.values().filter(|h| h.memory_nodes.contains(&node.id));
+        let used: u64 = here().map(|h| h.memory.get()).sum();
+        let bytes = node.total.get().saturating_sub(house + used);
+        (u32::try_from(free.count()).unwrap(), bytes, here().count() == 0)
     };
     status.inventory.memory.iter().map(count).collect()
 }
 
-/// Whether any set of nodes has room, by trying them all.
-fn has_room(free: &[(u32, u64)], wanted: Request) -> bool {
+/// Whether any set of nodes has room, by trying them all. Each node gives a core; beside a neighbour all
+/// of the lease's memory must fit.
+fn has_room(free: &[(u32, u64, bool)], wanted: Request) -> bool {
     (1_u32..1 << free.len()).any(|set| {
         let chosen: Vec<_> =
             (0..free.len()).filter(|n| set & (1 << n) != 0).map(|n| free[n]).collect();
-        chosen.iter().all(|(cores, _)| *cores > 0)
-            && chosen.iter().map(|(cores, _)| cores).sum::<u32>() >= wanted.cores
-            && chosen.iter().map(|(_, bytes)| bytes).sum::<u64>() >= wanted.memory.get()
+        let memory = wanted.memory.get();
+        chosen.iter().all(|(cores, bytes, alone)| *cores > 0 && (*alone || *bytes >= memory))
+            && u32::try_from(chosen.len()).is_ok_and(|nodes| nodes <= wanted.cores)
+            && chosen.iter().map(|(cores, ..)| cores).sum::<u32>() >= wanted.cores
+            && chosen.iter().map(|(_, bytes, _)| bytes).sum::<u64>() >= memory
     })
 }
 
@@ -183,7 +187,7 @@ proptest! {
         let mut promised: Vec<Vec<Promise>> = vec![Vec::new(); statuses.len()];
         for (number, (cores, mib, reports)) in wanted.into_iter().enumerate() {
             let wanted = want(cores, mib);
-            let frees: Vec<Vec<(u32, u64)>> = statuses
+            let frees: Vec<Vec<(u32, u64, bool)>> = statuses
                 .iter()
                 .zip(&promised)
                 .map(|(s, p)| count_free(s, &holdings(s, p).expect("what was accepted has room")))
@@ -211,7 +215,7 @@ proptest! {
                     prop_assert_eq!(shortages.len(), statuses.len());
                     for (free, shortage) in frees.iter().zip(&shortages) {
                         prop_assert!(!has_room(free, wanted), "{shortage:?} is not true");
-                        let cores: u32 = free.iter().map(|(cores, _)| cores).sum();
+                        let cores: u32 = free.iter().map(|(cores, ..)| cores).sum();
                         let says = format!("cpus: {} cores wanted, {cores} free of", wanted.cores);
                         prop_assert_eq!(
                             shortage.short.iter().any(|s| s.starts_with(&says)),
@@ -226,7 +230,7 @@ proptest! {
             let held = holdings(status, promised).unwrap();
             let all: Vec<u32> = held.values().flat_map(|h| h.cpus.iter().copied()).collect();
             prop_assert_eq!(all.len(), all.iter().collect::<BTreeSet<_>>().len());
-            let free: u32 = count_free(status, &held).iter().map(|(cores, _)| cores).sum();
+            let free: u32 = count_free(status, &held).iter().map(|(cores, ..)| cores).sum();
             prop_assert_eq!(capacity(status, promised).cores_free, free);
         }
     }

@@ -227,11 +227,17 @@ impl Authority {
             if checked.len() == MAX_NAMES {
                 return refuse(name, "more than 16 names");
             }
-            let taken = self.reserved.iter().any(|r| r.eq_ignore_ascii_case(name));
+            let address = name.parse::<IpAddr>().ok().map(|address| address.to_canonical());
+            // An address can be written in many ways; they are all one.
+            let same = |reserved: &String| match (address, reserved.parse::<IpAddr>()) {
+                (Some(address), Ok(reserved)) => address == reserved.to_canonical(),
+                _ => reserved.eq_ignore_ascii_case(name),
+            };
+            let taken = self.reserved.iter().any(same);
             if taken && *who != Identity::Registry {
                 return refuse(name, "it is the registry's own");
             }
-            if let Ok(address) = name.parse::<IpAddr>() {
+            if let Some(address) = address {
                 checked.push(SanType::IpAddress(address));
                 continue;
             }

@@ -10,7 +10,8 @@ fn now() -> Timestamp {
 }
 
 fn authority(folder: &Path) -> Authority {
-    Authority::found(folder, &["fleet.example".to_owned()], now()).unwrap();
+    let reserved = ["fleet.example", "10.8.0.1", "2001:db8::1"].map(str::to_owned);
+    Authority::found(folder, &reserved, now()).unwrap();
     Authority::load(folder).unwrap()
 }
 
@@ -70,6 +71,10 @@ fn a_site_gets_its_names_and_not_those_of_the_registry() {
     for bad in ["fleet.example", "FLEET.example", "*.example", "a..b", "", "a b", "-a"] {
         let refused = issue(&authority, &site, &[bad]).unwrap_err();
         assert!(matches!(refused, Refusal::Name { .. }), "{bad}: {refused}");
+    }
+    for bad in ["10.8.0.1", "::ffff:10.8.0.1", "2001:db8:0::1", "2001:DB8::0:1"] {
+        let refused = issue(&authority, &site, &[bad]).unwrap_err();
+        assert!(refused.to_string().contains("the registry's own"), "{bad}: {refused}");
     }
     let refused = issue(&authority, &host(), &["10.9.0.1"]).unwrap_err();
     assert!(matches!(refused, Refusal::Name { .. }));
