@@ -539,3 +539,38 @@ async fn images_are_served_to_hosts_of_this_site_alone() {
     assert_eq!(get(Some(&own), "/etc/passwd").await.status, 404);
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_cannot_take_every_connection_of_the_link() {
+    let Joined { lab: _lab, registry, site, down: _down } = joined().await;
+    connect(&registry.fleet, site.ports.tls, None).await;
+    let mut held = Vec::new();
+    let closed = loop {
+        let mut one = tokio::net::TcpStream::connect((lab::SITE, site.ports.tls)).await.unwrap();
+        let mut byte = [0];
+        let read = tokio::io::AsyncReadExt::read(&mut one, &mut byte);
+        // Served ones wait for the handshake, which never comes.
+        let limit = std::time::Duration::from_millis(if held.len() < 31 { 0 } else { 2000 });
+        if matches!(tokio::time::timeout(limit, read).await, Ok(Ok(0) | Err(_))) {
+            break true;
+        }
+        held.push(one);
+        if held.len() > 34 {
+            break false;
+        }
+    };
+    assert!(closed, "{} are held", held.len());
+    drop(held);
+    connect(&registry.fleet, site.ports.tls, None).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enrolment_that_is_too_long_is_refused_unread() {
+    let Joined { lab: _lab, registry, site, down: _down } = joined().await;
+    let mut client = connect(&registry.fleet, site.ports.tls, None).await;
+    let long = "t".repeat(200 << 10);
+    let (_, why) = refused(enrol(&mut client, &long, mac(1), Some(uuid(1))).await);
+    assert!(!why.contains("ticket"), "it was looked up: {why}");
+    site.stop().await;
+}

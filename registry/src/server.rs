@@ -15,17 +15,22 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use bulkhead_api::chain::Chain;
 use bulkhead_api::link::rpc::link_server::LinkServer;
+use http_body_util::Limited;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tonic::Status;
 use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
@@ -48,6 +53,14 @@ const PING_ANSWER: Duration = Duration::from_secs(10);
 const HEADERS: Duration = Duration::from_secs(15);
 /// One connection a site and a few people.
 const MAX_CONNECTIONS: usize = 15_000;
+/// Connections without a certificate: of people, and of sites that join. The rest is kept for sites.
+pub const MAX_STRANGERS: usize = 512;
+/// What one of them may have under way, and not yet read: its memory is ours.
+const STRANGER_STREAMS: u32 = 16;
+const STRANGER_WINDOW: u32 = 256 << 10;
+/// Anybody may send an enrolment: this much, in this time.
+const MAX_ENROL: usize = 64 << 10;
+const ENROL: Duration = Duration::from_secs(30);
 /// What is under way when the registry is told to stop.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -117,7 +130,14 @@ pub async fn serve(
     });
 
     let link = LinkServer::new(LinkService::new(Arc::clone(&registry)));
-    let app = router(Arc::clone(&registry)).route_service("/bulkhead.link.v1.Link/{method}", link);
+    let enrolment = Router::new()
+        .route_service("/bulkhead.link.v1.Link/Enrol", link.clone())
+        .layer(from_fn(bound_enrolment));
+    let app = router(Arc::clone(&registry))
+        .merge(enrolment)
+        .route_service("/bulkhead.link.v1.Link/{method}", link);
+    let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+    let door = Door { acceptor, app, strangers };
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     let address = listener.local_addr().unwrap_or(config.listen);
@@ -136,7 +156,7 @@ pub async fn serve(
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((tcp, from)) => {
                     let stopping = registry.stopping();
-                    connections.spawn(connection(tcp, from, acceptor.clone(), app.clone(), stopping));
+                    connections.spawn(connection(tcp, from, door.clone(), stopping));
                 }
                 // Of one connection, or no files left: the next one may do.
                 Err(error) => {
@@ -166,11 +186,26 @@ fn tls_config(config: &RegistryConfig) -> Result<ServerConfig, ServeError> {
     Ok(tls::server(&chain, &key, ca.as_bytes())?)
 }
 
+/// What every connection comes through.
+#[derive(Clone)]
+struct Door {
+    acceptor: TlsAcceptor,
+    app: Router,
+    strangers: Arc<Semaphore>,
+}
+
+async fn bound_enrolment(request: Request<Body>, next: Next) -> Response {
+    let request = request.map(|body| Body::new(Limited::new(body, MAX_ENROL)));
+    match timeout(ENROL, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Status::deadline_exceeded("the request did not arrive in time").into_http(),
+    }
+}
+
 async fn connection(
     tcp: TcpStream,
     from: SocketAddr,
-    acceptor: TlsAcceptor,
-    app: Router,
+    Door { acceptor, app, strangers }: Door,
     mut stopping: tokio::sync::watch::Receiver<bool>,
 ) {
     // Small messages each way: waiting for more to send would only delay them.
@@ -188,6 +223,11 @@ async fn connection(
             .inspect_err(|error| warn!(%from, error = %Chain(error), "client certificate"))
             .ok()
     });
+    let stranger = match (&peer, strangers.try_acquire_owned()) {
+        (Some(_), _) => None,
+        (None, Ok(place)) => Some(place),
+        (None, Err(_)) => return warn!(%from, "too many connections without a certificate: closed"),
+    };
     let client = Client(peer);
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
@@ -201,6 +241,13 @@ async fn connection(
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_ANSWER);
+    if stranger.is_some() {
+        builder
+            .http2()
+            .max_concurrent_streams(STRANGER_STREAMS)
+            .initial_stream_window_size(STRANGER_WINDOW)
+            .initial_connection_window_size(STRANGER_WINDOW);
+    }
     let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(tls), service));
     let done = tokio::select! {
         done = served.as_mut() => done,

@@ -1,6 +1,7 @@
 //! The TLS port: HTTP/2 and HTTP/1.1, client certificates of the fleet optional, certificate of the
 //! site as of now.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +24,17 @@ use tracing::{debug, error, info, warn};
 use super::credentials::{Credentials, Current};
 use super::peer::Peer;
 use super::{BACKLOG, LinkError};
+use crate::net::places::Places;
 
 /// Connections at a time; more wait in the listen queue.
 const CONNECTIONS: usize = 1000;
+/// Connections of one address at a time, more are closed: a host has a stream and pulls some layers.
+const PER_PEER: usize = 32;
+/// A peer without a certificate enrols and goes.
+const STRANGER_LIFE: Duration = Duration::from_secs(60);
+/// What it may have under way, and not yet read: its memory is ours.
+const STRANGER_STREAMS: u32 = 4;
+const STRANGER_WINDOW: u32 = 64 << 10;
 /// Time for a handshake, and for the head of an HTTP/1.1 request.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pings to hosts on open connections: a host without power must not count as attached for long.
@@ -90,6 +99,7 @@ impl Tls {
 }
 
 async fn accept(listener: &TcpListener, acceptor: &TlsAcceptor, routes: &Router) {
+    let places = Places::new(CONNECTIONS, PER_PEER);
     let mut connections: JoinSet<()> = JoinSet::new();
     loop {
         while connections.len() >= CONNECTIONS {
@@ -97,9 +107,15 @@ async fn accept(listener: &TcpListener, acceptor: &TlsAcceptor, routes: &Router)
         }
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, from)) => {
+            Ok((_, SocketAddr::V6(_))) => {}
+            Ok((stream, SocketAddr::V4(from))) => {
+                let Some(place) = places.enter(*from.ip()) else {
+                    debug!(%from, "link connection over the share of one address closed");
+                    continue;
+                };
                 let (acceptor, routes) = (acceptor.clone(), routes.clone());
                 connections.spawn(async move {
+                    let _place = place;
                     if let Err(reason) = serve_connection(stream, &acceptor, routes).await {
                         debug!(%from, reason, "link connection ended");
                     }
@@ -126,11 +142,23 @@ async fn serve_connection(
         .map_err(|error| error.to_string())?;
     let (_, session) = stream.get_ref();
     let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let is_stranger = leaf.is_none();
     let peer = Peer::new(leaf.map(AsRef::as_ref));
     let service = TowerToHyperService::new(routes.layer(Extension(peer)));
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     http.http2().timer(TokioTimer::new()).keep_alive_interval(PING).keep_alive_timeout(PING);
-    let served = http.serve_connection(TokioIo::new(stream), service).await;
-    served.map_err(|error| error.to_string())
+    if !is_stranger {
+        let served = http.serve_connection(TokioIo::new(stream), service).await;
+        return served.map_err(|error| error.to_string());
+    }
+    http.http2()
+        .max_concurrent_streams(STRANGER_STREAMS)
+        .initial_stream_window_size(STRANGER_WINDOW)
+        .initial_connection_window_size(STRANGER_WINDOW);
+    let served = http.serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(STRANGER_LIFE, served).await {
+        Ok(served) => served.map_err(|error| error.to_string()),
+        Err(_) => Err("a peer without a certificate stayed too long".to_owned()),
+    }
 }

@@ -4,11 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use bulkhead_api::link::rpc::link_server::{self, LinkServer};
 use bulkhead_api::link::rpc::{Down, EnrolReply, EnrolRequest, Up};
 use bulkhead_api::time::Timestamp;
 use futures_util::stream::BoxStream;
+use http_body_util::Limited;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -16,13 +19,25 @@ use super::peer::Peer;
 use super::{Shared, enrol, oci, stream};
 use crate::service::Service;
 
+/// A ticket, a certificate request and some facts.
+const LONGEST_ENROLMENT: usize = 64 << 10;
+
 /// Everything that is served; each connection adds its [`Peer`].
 pub(super) fn routes(shared: &Arc<Shared>, service: &Arc<Service>, oci_dir: &Path) -> Router {
     let hosts = Hosts { shared: Arc::clone(shared), service: Arc::clone(service) };
     Routes::new(LinkServer::new(hosts))
         .into_axum_router()
+        .layer(from_fn(bound_enrolment))
         .merge(oci::routes(oci_dir, &shared.site))
         .fallback(|| async { (StatusCode::NOT_FOUND, "no such path\n") })
+}
+
+/// Anybody may send an enrolment: so much of it is read.
+async fn bound_enrolment(request: axum::extract::Request, next: Next) -> axum::response::Response {
+    if !request.uri().path().ends_with("/Enrol") {
+        return next.run(request).await;
+    }
+    next.run(request.map(|body| Body::new(Limited::new(body, LONGEST_ENROLMENT)))).await
 }
 
 /// What hosts call.

@@ -165,3 +165,15 @@ async fn a_second_machine_with_the_identity_of_a_host_is_refused_and_shown() {
     let id = enrol_host(&fleet, &site, MAC_2, UUID_2).await.unwrap();
     assert_eq!(id.as_str(), "sjc-01-000002");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enrolment_that_is_too_long_is_refused_unread() {
+    let fleet = Fleet::start();
+    let request = bulkhead_api::link::rpc::EnrolRequest {
+        ticket: "t".repeat(200 << 10),
+        csr_der: csr(&key()).into(),
+        facts_json: serde_json::to_vec(&site_facts()).unwrap().into(),
+    };
+    let refused = connect(&fleet, None).await.enrol(request).await.unwrap_err();
+    assert!(!refused.message().contains("join ticket"), "it was looked up: {refused}");
+}

@@ -14,3 +14,4 @@ mod people;
 mod rest;
 mod restart;
 mod site;
+mod strangers;
