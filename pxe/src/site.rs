@@ -252,10 +252,8 @@ impl Site {
                 // Forgotten as one of too many strangers.
                 None => Some(Timestamp::MIN),
                 Some(known) if known.is_stranger() => {
-                    let lasts = match known.stage {
-                        BootStage::Seen => i64::from(STRANGER_SECONDS),
-                        _ => FIRMWARE_SECONDS,
-                    };
+                    let asks_only = known.stage == BootStage::Seen;
+                    let lasts = if asks_only { STRANGER_SECONDS.into() } else { FIRMWARE_SECONDS };
                     (later(known.last_seen, lasts) <= now).then_some(known.last_seen)
                 }
                 Some(_) => None,
