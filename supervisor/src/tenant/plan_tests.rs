@@ -331,3 +331,26 @@ fn a_host_that_is_not_isolated_lets_nobody_in_and_takes_nothing_away() {
     assert_eq!(plan.steps, []);
     assert_eq!(plan.refused, BTreeMap::from([(id("b"), Refusal::NotIsolated(shared))]));
 }
+
+#[test]
+fn a_download_that_shows_no_files_yet_is_cancelled_and_cleaned_up() {
+    let seen = ObservedLease { fetching: true, ..ObservedLease::default() };
+    Case::default().held(entry("a", spec(1, 64), &[1])).seen("a", seen).check(
+        4,
+        &expect![[r#"
+            stop fetching the image of acme/a
+            remove files of acme/a
+            forget acme/a
+        "#]],
+    );
+}
+
+#[test]
+fn every_limit_that_is_not_as_wanted_is_drift() {
+    let wanted = Limits::of(&entry("a", spec(1, 64), &[1]).holding);
+    let drift = Limits::default().drift(&wanted);
+    let files = ["cpuset.cpus", "cpuset.mems", "memory.max", "memory.swap.max", "pids.max"];
+    let named: Vec<&str> = drift.iter().filter_map(|part| part.split(' ').next()).collect();
+    assert_eq!(named, files);
+    assert!(wanted.drift(&wanted).is_empty());
+}

@@ -379,3 +379,47 @@ async fn programs_that_end_slowly_are_waited_for_together() {
     let stopped = host.calls.lock().unwrap().iter().filter(|call| *call == "StopUnit").count();
     assert_eq!(stopped, names.len(), "all of them were told to end");
 }
+
+#[tokio::test]
+async fn a_process_id_that_is_not_in_the_leases_control_group_is_nobodys() {
+    let (mut host, fleet) = (Host::new(), Fleet::new());
+    let (link, _site) = site(&fleet, image().paths, H2).await;
+    let access = fleet.access(link);
+    let mut tenants = host.supervisor().await;
+    let wanted = spec(&[("a", 1)]);
+    settle(&mut tenants, &wanted, Some(&access)).await;
+    fs::write(host.paths.leases().join("acme/a/pid"), "1").unwrap();
+    let pass = tenants.converge(Some(&wanted), None, &inventory(4), Timestamp::now()).await;
+    assert_eq!((pass.leases[0].status.pid, pass.settled), (None, false));
+}
+
+#[tokio::test]
+async fn a_host_that_cannot_grant_a_lease_has_not_settled() {
+    let mut host = Host::new();
+    let mut tenants = host.supervisor().await;
+    let wanted = spec(&[("a", 9)]);
+    let pass = tenants.converge(Some(&wanted), None, &inventory(4), Timestamp::now()).await;
+    assert_eq!((pass.leases[0].status.phase, pass.settled), (LeasePhase::Failed, false));
+}
+
+#[test]
+fn a_unit_on_its_way_down_is_not_down_yet() {
+    let row = |active: &str, sub: &str| crate::host::systemd::UnitRow {
+        name: "tenant-acme.a.service".to_owned(),
+        load: "loaded".to_owned(),
+        active: active.to_owned(),
+        sub: sub.to_owned(),
+        path: OwnedObjectPath::try_from("/unit").unwrap(),
+    };
+    for (active, sub, state) in [
+        ("active", "running", ServiceState::Running),
+        ("active", "exited", ServiceState::Ended),
+        ("failed", "failed", ServiceState::Failed),
+        ("activating", "start", ServiceState::Starting),
+        ("activating", "auto-restart", ServiceState::Restarting),
+        ("deactivating", "stop-sigterm", ServiceState::Stopping),
+        ("inactive", "dead", ServiceState::Stopped),
+    ] {
+        assert_eq!(observe::state(&row(active, sub)), state, "{active} {sub}");
+    }
+}
