@@ -186,9 +186,9 @@ fn what_is_missing_swapped_or_of_another_fleet_is_refused_with_its_place() {
 }
 
 /// The routes of a supervisor that keeps these statements.
-pub(crate) fn routes(chain: Vec<SignedStatement>) -> Router {
+pub(crate) fn routes(chain: &[SignedStatement]) -> Router {
     let latest = serde_json::to_string(chain.last().unwrap()).unwrap();
-    let all = serde_json::to_string(&chain).unwrap();
+    let all = serde_json::to_string(chain).unwrap();
     Router::new()
         .route("/v1/isolation", get(async move || latest))
         .route("/v1/isolation/chain", get(async move || all))
@@ -208,7 +208,7 @@ fn serve(socket: &Path, chain: Vec<SignedStatement>) -> Runtime {
     let guard = runtime.enter();
     let listener = UnixListener::bind(socket).unwrap();
     drop(guard);
-    runtime.spawn(async move { axum::serve(listener, routes(chain)).await });
+    runtime.spawn(async move { axum::serve(listener, routes(&chain)).await });
     runtime
 }
 

@@ -32,7 +32,7 @@ fn the_manual_shows_what_is_printed() {
     scene.file("chain.json", &serde_json::to_string(&statements).unwrap());
     let gap = [&statements[0], &statements[2]];
     scene.file("gap.json", &serde_json::to_string(&gap).unwrap());
-    let _supervisor = supervisor::start(&socket, statements);
+    let _supervisor = supervisor::start(&socket, &statements);
     expect_file!["../../../docs/cli.md"].assert_eq(&rerun(page, &scene));
 }
 

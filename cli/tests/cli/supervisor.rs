@@ -17,7 +17,7 @@ use crate::isolation;
 use crate::scene::{Said, run, status};
 
 /// A supervisor that runs until the runtime is dropped.
-pub(crate) fn start(socket: &Path, statements: Vec<SignedStatement>) -> Runtime {
+pub(crate) fn start(socket: &Path, statements: &[SignedStatement]) -> Runtime {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let events = json!([
@@ -40,7 +40,7 @@ pub(crate) fn start(socket: &Path, statements: Vec<SignedStatement>) -> Runtime 
 fn ask(arguments: &[&str]) -> Said {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("s.sock");
-    let _supervisor = start(&socket, isolation::Fleet::new().chain(1, &[]));
+    let _supervisor = start(&socket, &isolation::Fleet::new().chain(1, &[]));
     let socket = ["--socket", socket.to_str().unwrap()];
     run(dir.path().to_owned(), "", &[arguments, &socket].concat(), |_| Ok(()))
 }

@@ -7,7 +7,9 @@ use bulkhead_api::link::rpc::LogReply;
 use bulkhead_api::time::Timestamp;
 
 use super::state::{Domain, Trouble};
-use super::{HARDWARE, HARDWARE_PATIENCE, LOOK, Node, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat};
+use super::{
+    HARDWARE, HARDWARE_PATIENCE, LOOK, Node, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat,
+};
 use crate::host::inventory;
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::ledger::LedgerError;

@@ -130,7 +130,15 @@ impl Machine {
     /// A host that is not attached yet.
     #[must_use]
     pub fn new(paths: Paths, systemd: Systemd, ledger: Ledger, fetches: Fetches) -> Self {
-        Self { paths, systemd, ledger, access: None, fetches, shared: None, patience: Instant::now() }
+        Self {
+            paths,
+            systemd,
+            ledger,
+            access: None,
+            fetches,
+            shared: None,
+            patience: Instant::now(),
+        }
     }
 
     /// Bounds the console log of a lease. A failure costs its own lease memory and is only logged.

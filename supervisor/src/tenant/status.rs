@@ -87,7 +87,9 @@ fn phase(facts: &Facts<'_>) -> LeasePhase {
         return LeasePhase::Releasing;
     }
     match facts.refusal {
-        Some(Refusal::NotIsolated(_) | Refusal::WaitsFor(_) | Refusal::Unknown(_)) => return LeasePhase::Pending,
+        Some(Refusal::NotIsolated(_) | Refusal::WaitsFor(_) | Refusal::Unknown(_)) => {
+            return LeasePhase::Pending;
+        }
         Some(Refusal::Spec { .. } | Refusal::Shortage(_)) => return LeasePhase::Failed,
         None => {}
     }
