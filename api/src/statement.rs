@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 
 use ring::digest::{SHA256, digest};
-use ring::rand::SystemRandom;
+use ring::rand as nonces;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
@@ -207,7 +207,8 @@ pub fn sign(
     let body = serde_json::to_vec(statement).map_err(MakeError::Json)?;
     let der = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes());
     let der = der.map_err(|error| MakeError::Pem(error.to_string()))?;
-    let random = SystemRandom::new();
+    // Nonces of ECDSA: nothing that is stated depends on them.
+    let random = nonces::SystemRandom::new();
     let key =
         EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der.secret_pkcs8_der(), &random);
     let key = key.map_err(|error| MakeError::Sign(error.to_string()))?;
