@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 
 use ring::digest::{SHA256, digest};
-use ring::rand as nonces;
+use ring::rand::SecureRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
@@ -195,7 +195,8 @@ fn message(chain: &str, body: &[u8]) -> Vec<u8> {
     [PREFIX, digest(&SHA256, chain.as_bytes()).as_ref(), body].concat()
 }
 
-/// Signs a statement with the key of a host's certificate.
+/// Signs a statement with the key of a host's certificate. ECDSA takes its nonce from `random`; nothing that
+/// is stated depends on it.
 ///
 /// # Errors
 /// [`MakeError`].
@@ -203,16 +204,15 @@ pub fn sign(
     statement: &Statement,
     key_pem: &str,
     chain_pem: &str,
+    random: &dyn SecureRandom,
 ) -> Result<SignedStatement, MakeError> {
     let body = serde_json::to_vec(statement).map_err(MakeError::Json)?;
     let der = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes());
     let der = der.map_err(|error| MakeError::Pem(error.to_string()))?;
-    // Nonces of ECDSA: nothing that is stated depends on them.
-    let random = nonces::SystemRandom::new();
     let key =
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der.secret_pkcs8_der(), &random);
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der.secret_pkcs8_der(), random);
     let key = key.map_err(|error| MakeError::Sign(error.to_string()))?;
-    let signature = key.sign(&random, &message(chain_pem, &body));
+    let signature = key.sign(random, &message(chain_pem, &body));
     let signature = signature.map_err(|error| MakeError::Sign(error.to_string()))?;
     Ok(SignedStatement {
         body: Base64(body),

@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_connection_on_the_port_is_not_a_listener() {
         let table =
-            "  sl  local_address rem_address   st\\n   0: 0100007F:1D13 0100007F:9C40 01 0\\n";
+            "  sl  local_address rem_address   st\n   0: 0100007F:1D13 0100007F:9C40 01 0\n";
         assert!(!awaits(table, 0x1d13, "0A"));
         assert!(awaits(&table.replace(" 01 0", " 0A 0"), 0x1d13, "0A"));
     }

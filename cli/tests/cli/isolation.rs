@@ -14,6 +14,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     SanType,
 };
+use ring::rand::SystemRandom;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -42,7 +43,7 @@ impl Fleet {
     }
 
     fn sign(&self, statement: &Statement) -> SignedStatement {
-        sign(statement, &self.key, &self.chain).unwrap()
+        sign(statement, &self.key, &self.chain, &SystemRandom::new()).unwrap()
     }
 
     /// Statements 1 to `count`; the last one tells these violations.

@@ -23,6 +23,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use ::ring::rand::SystemRandom;
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::inventory::Inventory;
@@ -121,7 +122,7 @@ pub fn state(
         finding: seen.finding,
         previous,
     };
-    let signed = sign(&statement, &identity.key_pem, &identity.chain_pem)?;
+    let signed = sign(&statement, &identity.key_pem, &identity.chain_pem, &SystemRandom::new())?;
     ring.keep(sequence, &signed)?;
     Ok(signed)
 }
