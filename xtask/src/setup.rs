@@ -7,8 +7,7 @@ use anyhow::{Result, bail};
 use crate::phase::{Phase, command};
 
 /// A Debian package and a program by which to see that it is there.
-const PACKAGES: [(&str, &str); 3] =
-    [("mmdebstrap", "mmdebstrap"), ("iproute2", "ip"), ("qemu-utils", "qemu-img")];
+const PACKAGES: [(&str, &str); 2] = [("mmdebstrap", "mmdebstrap"), ("iproute2", "ip")];
 
 /// Debian packages that image and virtual site need.
 pub(crate) fn machine() -> Result<()> {
