@@ -159,6 +159,10 @@ fn devices(words: &mut Words, config: &VmConfig, dir: &Path) {
         ]);
         words.add(["-device", "nvme-ns,drive=dn,shared=on"]);
     }
+    if let Some(name) = config.credential {
+        let entry = format!("name=opt/io.systemd.credentials/{name},string=planted");
+        words.add(["-fw_cfg", &entry]);
+    }
     if config.shell {
         let sock = opt(&dir.join("shell.sock"));
         words.add(["-device", "virtio-serial-pci"]);

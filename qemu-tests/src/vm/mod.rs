@@ -84,6 +84,8 @@ pub struct VmConfig {
     pub snapshots: bool,
     /// Whether there is a command channel; a test image answers on it.
     pub shell: bool,
+    /// A credential for systemd as QEMU's fw_cfg hands it over: what a host must not take from anybody.
+    pub credential: Option<&'static str>,
 }
 
 impl VmConfig {
@@ -109,6 +111,7 @@ impl VmConfig {
             disk_gib: Some(8),
             snapshots: false,
             shell: false,
+            credential: None,
         }
     }
 }

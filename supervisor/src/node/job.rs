@@ -8,10 +8,10 @@ use bulkhead_api::time::Timestamp;
 
 use super::state::{Domain, Trouble};
 use super::{
-    HARDWARE, HARDWARE_PATIENCE, LOOK, Node, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat,
+    HARDWARE_PATIENCE, LOOK, Node, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat, next_reading,
 };
-use crate::host::inventory;
 use crate::host::systemd::{Systemd, SystemdError};
+use crate::host::{inventory, load};
 use crate::ledger::LedgerError;
 use crate::proof::{self, Round, sentence};
 use crate::tenant::{Pass, Tenants};
@@ -105,7 +105,8 @@ impl Node {
                 self.hardware_known = true;
                 self.hardware_since = None;
                 self.state.hardware_hangs = false;
-                self.hardware_due = Some(Instant::now() + HARDWARE);
+                let pause = next_reading(load::since_kernel_start());
+                self.hardware_due = Some(Instant::now() + pause);
             }
             Done::Opened(Ok(tenants)) => {
                 self.changed = Some(Box::pin(tenants.changed()));

@@ -38,3 +38,9 @@ fn a_host_whose_leases_could_not_be_looked_at_is_not_ready() {
     node.state.domain = domain(None, &unseen);
     assert_eq!(reason(&node, "Ready"), (Truth::False, "SystemdUnreachable".to_owned()));
 }
+
+#[test]
+fn hardware_is_read_often_while_drivers_are_still_coming() {
+    assert_eq!(next_reading(Duration::from_secs(20)), LOOK);
+    assert!(next_reading(Duration::from_secs(3600)) > LOOK);
+}

@@ -48,6 +48,8 @@ use crate::uplink;
 const LOOK: Duration = Duration::from_secs(10);
 /// From one reading of the hardware to the next.
 const HARDWARE: Duration = Duration::from_secs(60);
+/// For so long after the kernel's start drivers are still being loaded, and hardware is read at every look.
+const YOUNG: Duration = Duration::from_secs(120);
 /// Hardware that is being read for longer than this hangs.
 const HARDWARE_PATIENCE: Duration = Duration::from_secs(30);
 /// From one isolation statement to the next where nothing changes.
@@ -128,6 +130,11 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("state", &self.state).finish_non_exhaustive()
     }
+}
+
+/// From one reading of the hardware to the next, by the time since the kernel started.
+fn next_reading(age: Duration) -> Duration {
+    if age < YOUNG { LOOK } else { HARDWARE }
 }
 
 impl Node {
