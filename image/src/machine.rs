@@ -121,22 +121,22 @@ pub fn apt_proxies() -> Result<String, MachineError> {
 mod tests {
     use super::*;
 
-    const BOOKWORM: &str = "http://m/debian-security/ bookworm-security Debian-Security\n\
-                            http://m/debian/ bookworm-updates Debian\n\
-                            http://m/debian/ bookworm Debian\n";
+    const BOOKWORM: &str = "http://m/security/ bookworm-security Debian-Security\n\
+                            http://m/main/ bookworm-updates Debian\n\
+                            http://m/main/ bookworm Debian\n";
 
     #[test]
     fn sources_use_the_archives_of_the_machine_with_the_suite_of_the_image() {
         let lines = source_lines(BOOKWORM, false).unwrap();
         let suites: Vec<_> = lines.lines().map(|l| l.split(' ').nth(3).unwrap()).collect();
         assert_eq!(suites, ["trixie", "trixie-updates", "trixie-security"]);
-        assert!(lines.contains("http://m/debian-security/ trixie-security"));
+        assert!(lines.contains("http://m/security/ trixie-security"));
         assert!(!lines.contains("bookworm"));
     }
 
     #[test]
     fn a_machine_without_a_security_archive_has_no_security_line() {
-        let lines = source_lines("http://m/debian/ sid Debian\n", true).unwrap();
+        let lines = source_lines("http://m/main/ sid Debian\n", true).unwrap();
         assert!(lines.contains("trixie-backports") && !lines.contains("security"));
     }
 
