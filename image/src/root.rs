@@ -14,7 +14,8 @@ use crate::verity::{self, PackError};
 const RECIPE: &str = include_str!("root.rs");
 
 /// Data files that shape the tree.
-const DATA: [&str; 3] = ["prune-root.list", "prune-modules.list", "mask-units.list"];
+const DATA: [&str; 4] =
+    ["prune-root.list", "prune-modules.list", "modules-kept.list", "mask-units.list"];
 
 const TREE: &str = r#"umask 022; tree=work/root.d; release=$(cat work/kernel.release)
 rm -rf "$tree"; mkdir "$tree"; tar -C "$tree" --numeric-owner -xf work/base.tar
@@ -23,6 +24,9 @@ entries() { sed 's/#.*//; /^[[:space:]]*$/d' "/src/$1"; }
 prune() { entries "$1" | while read -r path; do rm -rf "$2"/$path; done; }
 prune prune-modules.list "$modules/kernel"; prune prune-root.list "$tree"
 depmod -b "$tree" "$release"
+entries modules-kept.list | while read -r module; do
+  modinfo -b "$tree" -k "$release" -n "$module" > /dev/null || { echo "module $module of modules-kept.list was pruned" >&2; exit 1; }
+done
 entries mask-units.list | while read -r unit; do ln -sfn /dev/null "$tree/etc/systemd/system/$unit"; done
 ln -sfn /usr/lib/systemd/system/multi-user.target "$tree/etc/systemd/system/default.target"
 cp -r --no-preserve=all /src/files/. "$tree/"
