@@ -113,6 +113,10 @@ label! {
     /// A lease, unique within its tenant: a DNS label of at most 40 characters.
     LeaseName, "lease name", 40
 }
+label! {
+    /// A volume, unique within its lease: a DNS label of at most 40 characters.
+    VolumeName, "volume name", 40
+}
 
 /// A lease of the fleet: `tenant/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

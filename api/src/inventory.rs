@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{MacAddr, SystemUuid};
+use crate::resource::PageSize;
 use crate::units::Bytes;
 
 /// A host's hardware. Lists are ordered by their key so that equal hosts give equal documents.
@@ -72,6 +73,29 @@ pub struct CpuTopology {
     pub cores: Vec<Core>,
     /// Caches that are shared or private, one entry an instance.
     pub caches: Vec<Cache>,
+    /// How the processor parts last-level caches and memory bandwidth; absent where it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<Resctrl>,
+}
+
+/// What `/sys/fs/resctrl/info` offers (Linux, Documentation/arch/x86/resctrl.rst).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resctrl {
+    /// Groups that can exist, the default one among them: the least `num_closids`.
+    pub groups: u32,
+    /// Ways of a last-level cache (`L3/cbm_mask`, number of bits).
+    pub ways: u32,
+    /// Fewest ways of a group (`L3/min_cbm_bits`).
+    pub min_ways: u32,
+    /// Ways that devices fill as well (`L3/shareable_bits`), as a mask.
+    pub shareable: u64,
+    /// Least bandwidth in percent (`MB/min_bandwidth`); absent where bandwidth cannot be bounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_bandwidth_percent: Option<u8>,
+    /// Step of bandwidth in percent (`MB/bandwidth_gran`).
+    pub bandwidth_step_percent: u8,
 }
 
 /// A physical core: the unit that is leased. Its SMT siblings always go together.
@@ -98,6 +122,9 @@ pub struct Cache {
     pub level: u8,
     /// `Data`, `Instruction` or `Unified` (`cache/indexN/type`).
     pub kind: String,
+    /// Its number among those of its level (`cache/indexN/id`); absent where the kernel has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
     /// Its size.
     pub size: Bytes,
     /// Logical CPUs that share it.
@@ -115,6 +142,22 @@ pub struct NumaNode {
     pub total: Bytes,
     /// Logical CPUs of the node.
     pub cpus: BTreeSet<u32>,
+    /// Huge pages of the node, by size ascending; sizes that the kernel does not offer are absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hugepages: Vec<HugepagePool>,
+}
+
+/// Huge pages of one size on one node (`/sys/devices/system/node/nodeN/hugepages/hugepages-*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct HugepagePool {
+    /// Size of each.
+    pub page_size: PageSize,
+    /// `nr_hugepages`.
+    pub total: u64,
+    /// `free_hugepages`.
+    pub free: u64,
 }
 
 /// A network interface.
@@ -161,6 +204,39 @@ pub struct Disk {
     pub size: Bytes,
     /// Spins (`queue/rotational`).
     pub rotational: bool,
+    /// PCI address of its controller; absent for other buses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bdf: Option<String>,
+    /// NUMA node of its controller; absent where the platform does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<u32>,
+    /// What is on it, as far as Bulkhead goes.
+    #[serde(default)]
+    pub claim: DiskClaim,
+}
+
+/// Whether a disk may hold volumes of leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(tag = "state", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum DiskClaim {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// Nothing on it: it is claimed at the next opportunity.
+    Blank,
+    /// Bulkhead's: a part for the host's state, the rest a pool for volumes.
+    Pool {
+        /// GUID of its partition table, lower case.
+        id: String,
+        /// Bytes of the pool, a multiple of the extent.
+        size: Bytes,
+    },
+    /// Something else is on it: never touched.
+    Foreign {
+        /// What was found, a sentence.
+        what: String,
+    },
 }
 
 /// A PCI function.
@@ -185,6 +261,13 @@ pub struct PciFunction {
     /// NUMA node; absent where the platform does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<u32>,
+    /// Bridge above it; absent at a root bus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Of a bridge port: access control services keep what is below apart (PCIe 4.0, 6.12). Absent where it
+    /// could not be read or is no bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acs: Option<bool>,
 }
 
 /// A PTP hardware clock.

@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
-use crate::id::{HostId, LeaseId, SiteName};
+use crate::id::{HostId, LeaseId, SiteName, VolumeName};
+use crate::resource::{CacheWays, EXTENT, Extent, NodePages, PageSize, Resource};
 use crate::time::Timestamp;
 use crate::units::Bytes;
 
 /// A tenant's share of one host over every resource class, plus what runs in it.
 ///
-/// Classes that this version cannot grant (GPUs, networks, volumes, VMs, bare metal) are read, so that
-/// they can be refused by name rather than as unknown fields; see [`LeaseSpec::check`].
+/// Classes that this version cannot grant (GPUs, networks) are read, so that they can be refused by name
+/// rather than as unknown fields; see [`LeaseSpec::check`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -22,10 +23,22 @@ pub struct LeaseSpec {
     pub site: Option<SiteName>,
     /// What runs in the lease.
     pub instance: InstanceKind,
-    /// Whole physical cores, SMT siblings together: 1 or more.
+    /// Whole physical cores, SMT siblings together: 1 or more. Of a `bareMetal` host: at least so many.
     pub cpus: u32,
-    /// Memory, at least 16 MiB.
+    /// Memory, at least 16 MiB. Of a `vm`: what the guest has. Of a `bareMetal` host: at least so much.
     pub memory: Bytes,
+    /// What no other lease shares with this one.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// Whether the kernel balances load over the lease's CPUs.
+    #[serde(default)]
+    pub cpu_partition: CpuPartition,
+    /// Huge pages besides `memory`; of a `vm` they are its memory and as much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hugepages: Option<Hugepages>,
+    /// A part of the last-level cache and memory bandwidth of its own; absent = as others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheShare>,
     /// GPU slices; empty = none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schema(value_type = Vec<Object>))]
@@ -34,11 +47,10 @@ pub struct LeaseSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schema(value_type = Vec<Object>))]
     pub networks: Vec<serde_json::Value>,
-    /// Volumes; empty = none.
+    /// Storage; empty = none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schema(value_type = Vec<Object>))]
-    pub volumes: Vec<serde_json::Value>,
-    /// What to run. Wanted for `container`.
+    pub volumes: Vec<Volume>,
+    /// What to run.
     pub workload: Workload,
     /// Opportunistic lease: may be taken back within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,23 +61,40 @@ impl LeaseSpec {
     /// The smallest memory of a lease: below it a container's first process is killed before it says why.
     pub const MIN_MEMORY: Bytes = Bytes::new(16 << 20);
 
+    /// The smallest memory of a virtual machine: firmware and a kernel.
+    pub const MIN_VM_MEMORY: Bytes = Bytes::new(64 << 20);
+
+    /// What a virtual machine takes besides its guest's memory: the emulator's own.
+    pub const VM_OVERHEAD: Bytes = Bytes::new(160 << 20);
+
+    /// Most volumes of one lease.
+    pub const MOST_VOLUMES: usize = 16;
+
+    /// Bound of the lease's control group: its memory, and for a virtual machine the emulator's besides.
+    #[must_use]
+    pub fn memory_bound(&self) -> Bytes {
+        match (self.instance, &self.hugepages) {
+            (InstanceKind::Vm, Some(_)) => Self::VM_OVERHEAD,
+            (InstanceKind::Vm, None) => self.memory.saturating_add(Self::VM_OVERHEAD),
+            (InstanceKind::Container | InstanceKind::BareMetal, _) => self.memory,
+        }
+    }
+
     /// The first field that asks for what this version cannot do, with the reason; and values out of range.
     ///
     /// # Errors
     /// The field's path and a sentence.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let not_yet = |what: &str| format!("{what} cannot be leased by this version of Bulkhead");
-        match self.instance {
-            InstanceKind::Container => {}
-            InstanceKind::Vm => return Err(("spec.instance", not_yet("virtual machines"))),
-            InstanceKind::BareMetal => return Err(("spec.instance", not_yet("bare-metal hosts"))),
-        }
         if self.cpus == 0 {
             return Err(("spec.cpus", "0 cores: expected 1 or more".to_owned()));
         }
-        if self.memory < Self::MIN_MEMORY {
-            let message = format!("{}: expected at least {}", self.memory, Self::MIN_MEMORY);
-            return Err(("spec.memory", message));
+        let least = match self.instance {
+            InstanceKind::Vm => Self::MIN_VM_MEMORY,
+            InstanceKind::Container | InstanceKind::BareMetal => Self::MIN_MEMORY,
+        };
+        if self.memory < least {
+            return Err(("spec.memory", format!("{}: expected at least {least}", self.memory)));
         }
         if !self.gpus.is_empty() {
             return Err(("spec.gpus", not_yet("GPUs")));
@@ -73,17 +102,196 @@ impl LeaseSpec {
         if !self.networks.is_empty() {
             return Err(("spec.networks", not_yet("networks")));
         }
-        if !self.volumes.is_empty() {
-            return Err(("spec.volumes", not_yet("volumes")));
-        }
         if self.revocable.is_some() {
             return Err(("spec.revocable", not_yet("opportunistic leases")));
         }
+        self.check_shares()?;
+        self.check_volumes()?;
         if !self.workload.image.starts_with("oci://") {
             let message = format!("{:?}: expected oci://HOST/NAME:TAG", self.workload.image);
             return Err(("spec.workload.image", message));
         }
         Ok(())
+    }
+
+    fn check_shares(&self) -> Result<(), (&'static str, String)> {
+        let whole = self.instance == InstanceKind::BareMetal;
+        let needless = |what: &str| format!("{what}: a bareMetal lease has the whole host");
+        if whole && self.isolation != Isolation::Core {
+            return Err(("spec.isolation", needless("isolation")));
+        }
+        if whole && self.cpu_partition != CpuPartition::Member {
+            return Err(("spec.cpuPartition", needless("cpuPartition")));
+        }
+        if let Some(huge) = &self.hugepages {
+            let page = huge.page_size.bytes();
+            if whole {
+                return Err(("spec.hugepages", needless("hugepages")));
+            }
+            if huge.amount.get() == 0 || !huge.amount.get().is_multiple_of(page.get()) {
+                let message = format!("{}: expected a multiple of {page} above 0", huge.amount);
+                return Err(("spec.hugepages.amount", message));
+            }
+            if self.instance == InstanceKind::Vm && huge.amount != self.memory {
+                let message = format!(
+                    "{}: the memory of a vm lies in its huge pages, expected spec.memory, {}",
+                    huge.amount, self.memory
+                );
+                return Err(("spec.hugepages.amount", message));
+            }
+        }
+        if let Some(cache) = &self.cache {
+            if whole {
+                return Err(("spec.cache", needless("cache")));
+            }
+            if !(1..=32).contains(&cache.ways) {
+                return Err(("spec.cache.ways", format!("{}: expected 1 to 32", cache.ways)));
+            }
+            if let Some(percent) = cache.bandwidth_percent
+                && !(1..=100).contains(&percent)
+            {
+                let message = format!("{percent}: expected 1 to 100");
+                return Err(("spec.cache.bandwidthPercent", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_volumes(&self) -> Result<(), (&'static str, String)> {
+        if self.instance == InstanceKind::BareMetal && !self.volumes.is_empty() {
+            let message = "volumes: a bareMetal lease has the disks of the host".to_owned();
+            return Err(("spec.volumes", message));
+        }
+        if self.volumes.len() > Self::MOST_VOLUMES {
+            let (count, most) = (self.volumes.len(), Self::MOST_VOLUMES);
+            return Err(("spec.volumes", format!("{count} volumes: expected at most {most}")));
+        }
+        let mut names = BTreeSet::new();
+        let mut total = Bytes::default();
+        for volume in &self.volumes {
+            if !names.insert(&volume.name) {
+                return Err(("spec.volumes", format!("two volumes are called {}", volume.name)));
+            }
+            if volume.size < Volume::MIN_SIZE {
+                let (name, size, least) = (&volume.name, volume.size, Volume::MIN_SIZE);
+                let message = format!("{size} of volume {name}: expected at least {least}");
+                return Err(("spec.volumes.size", message));
+            }
+            if !volume.local {
+                let message = format!("volume {}: network volumes are not there yet", volume.name);
+                return Err(("spec.volumes.local", message));
+            }
+            if let Some(path) = &volume.path {
+                let parts = path.strip_prefix('/').map(|rest| rest.split('/'));
+                let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+                let good = parts.is_some_and(|mut parts| parts.all(plain));
+                let first = path.split('/').nth(1).unwrap_or_default();
+                if !good || matches!(first, "proc" | "sys" | "dev") || path.len() > 1024 {
+                    let message = format!(
+                        "{path:?} of volume {}: expected an absolute path outside /proc, /sys and /dev",
+                        volume.name
+                    );
+                    return Err(("spec.volumes.path", message));
+                }
+                if self.instance == InstanceKind::Vm {
+                    let message =
+                        format!("volume {}: a vm sees its volumes as disks", volume.name);
+                    return Err(("spec.volumes.path", message));
+                }
+            }
+            total = total.saturating_add(volume.size);
+        }
+        if total.get() == u64::MAX {
+            return Err(("spec.volumes", "the sizes together are above 16 EiB".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// What no two leases share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum Isolation {
+    /// Cores. Last-level caches and memory controllers may be shared.
+    #[default]
+    Core,
+    /// Cores and last-level caches.
+    L3,
+    /// Cores, last-level caches, memory nodes: whole sockets.
+    Socket,
+}
+
+/// How the kernel's scheduler treats a lease's CPUs (`cpuset.cpus.partition`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum CpuPartition {
+    /// As usual: load is balanced over the lease's CPUs.
+    #[default]
+    Member,
+    /// No load balancing and no unbound work of the kernel: for programs that pin their own threads.
+    Isolated,
+}
+
+/// Huge pages of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hugepages {
+    /// Size of each.
+    pub page_size: PageSize,
+    /// In all, a multiple of `pageSize`.
+    pub amount: Bytes,
+}
+
+/// Last-level cache and memory bandwidth of a lease's own, where the processor can part them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CacheShare {
+    /// Ways of each last-level cache that the lease's cores are behind: 1 to 32.
+    pub ways: u32,
+    /// Bound of memory bandwidth in percent, 1 to 100; absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_percent: Option<u8>,
+}
+
+/// Storage of a lease. Its content lasts as long as the lease and ends with a reboot of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    /// Name within the lease.
+    pub name: VolumeName,
+    /// Size, at least 32 MiB; rounded up to 4 MiB.
+    pub size: Bytes,
+    /// On a disk of the host, encrypted with a key that is only in its memory.
+    #[serde(default = "yes")]
+    pub local: bool,
+    /// Where a container sees it; absent = `/volumes/NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Volume {
+    /// The smallest volume: a file system with room in it.
+    pub const MIN_SIZE: Bytes = Bytes::new(32 << 20);
+
+    /// What it takes of a pool.
+    #[must_use]
+    pub const fn extent_bytes(&self) -> u64 {
+        self.size.get().div_ceil(EXTENT).saturating_mul(EXTENT)
+    }
+
+    /// Where a container sees it.
+    #[must_use]
+    pub fn mount_path(&self) -> String {
+        self.path.clone().unwrap_or_else(|| format!("/volumes/{}", self.name))
     }
 }
 
@@ -161,6 +369,117 @@ pub struct Holding {
     pub memory_nodes: BTreeSet<u32>,
     /// Upper bound of its memory.
     pub memory: Bytes,
+    /// What no other lease may share with it.
+    #[serde(skip_serializing_if = "is_core")]
+    pub isolation: Isolation,
+    /// Huge pages; absent = none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hugepages: Option<HeldHugepages>,
+    /// Cache of its own; empty = none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cache: Vec<CacheWays>,
+    /// Storage, in the order of the lease's volumes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<HeldVolume>,
+    /// Functions of devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<HeldDevice>,
+}
+
+fn is_core(isolation: &Isolation) -> bool {
+    *isolation == Isolation::Core
+}
+
+/// Huge pages that a lease holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct HeldHugepages {
+    /// Size of each.
+    pub page_size: PageSize,
+    /// How many by node, ascending.
+    pub pages: Vec<NodePages>,
+}
+
+/// Storage that a lease holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct HeldVolume {
+    /// Name within the lease.
+    pub name: VolumeName,
+    /// The pool: GUID of the disk's partition table, lower case.
+    pub pool: String,
+    /// Where, ascending.
+    pub extents: Vec<Extent>,
+}
+
+/// A function of a device that a lease holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct HeldDevice {
+    /// Kind of device, one word: `vf`, `gpu`, `mig`.
+    pub kind: String,
+    /// Its stable name on this host.
+    pub id: String,
+}
+
+impl Holding {
+    /// Without resources that have a receipt: others may hold those.
+    #[must_use]
+    pub fn without(&self, clean: &BTreeSet<Resource>) -> Self {
+        let mut left = self.clone();
+        for resource in clean {
+            match resource {
+                Resource::Instance | Resource::Disk { .. } => {}
+                Resource::Cpu { cpus } => left.cpus.retain(|cpu| !cpus.contains(cpu)),
+                Resource::Memory { .. } => left.memory = Bytes::default(),
+                Resource::Hugepages { .. } => left.hugepages = None,
+                Resource::Cache { .. } => left.cache.clear(),
+                Resource::Volume { name, pool, .. } => {
+                    left.volumes.retain(|held| held.name != *name || held.pool != *pool);
+                }
+                Resource::Device { kind, id } => {
+                    left.devices.retain(|held| held.kind != *kind || held.id != *id);
+                }
+            }
+        }
+        if left.cpus.is_empty() {
+            // Nothing of it runs or can: what it shared a socket or a cache with is not near it any more.
+            left.isolation = Isolation::Core;
+        }
+        if left.memory == Bytes::default() && left.hugepages.is_none() {
+            left.memory_nodes.clear();
+        }
+        left
+    }
+
+    /// Everything that is sanitised, one by one, when the lease is taken back: [`Resource::Instance`] first.
+    #[must_use]
+    pub fn resources(&self) -> Vec<Resource> {
+        let mut all = vec![Resource::Instance];
+        let volume = |held: &HeldVolume| Resource::Volume {
+            name: held.name.clone(),
+            pool: held.pool.clone(),
+            extents: held.extents.clone(),
+        };
+        let device =
+            |held: &HeldDevice| Resource::Device { kind: held.kind.clone(), id: held.id.clone() };
+        all.extend(self.devices.iter().map(device));
+        all.extend(self.volumes.iter().map(volume));
+        if !self.cache.is_empty() {
+            all.push(Resource::Cache { ways: self.cache.clone() });
+        }
+        all.extend(self.hugepages.as_ref().map(|held| Resource::Hugepages {
+            page_size: held.page_size,
+            pages: held.pages.clone(),
+        }));
+        let (nodes, bytes) = (self.memory_nodes.clone(), self.memory);
+        all.push(Resource::Memory { nodes, bytes });
+        all.push(Resource::Cpu { cpus: self.cpus.clone() });
+        all
+    }
 }
 
 /// What is known of a lease. Said by its host, kept by the registry.

@@ -5,6 +5,7 @@
 //!  registry ──►      spec::SignedSpec                            what one host must be, signed
 //!  host ──►          status::HostStatus, inventory::Inventory    what was observed
 //!                    statement::SignedStatement                  that nobody shares, signed
+//!                    receipt::SignedReceipt                      that a resource is clean again, signed
 //!  site ──►          machine::Machine                            what asked to boot
 //!  image, stage 1 ─► boot                                        how a machine comes up
 //! ```
@@ -22,6 +23,11 @@ pub mod isolation;
 pub mod lease;
 pub mod link;
 pub mod machine;
+#[cfg(feature = "sign")]
+pub mod receipt;
+pub mod resource;
+#[cfg(feature = "sign")]
+pub mod signed;
 pub mod site;
 #[cfg(feature = "sign")]
 pub mod spec;

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
-use crate::id::HostId;
+use crate::id::{HostId, LeaseId};
 use crate::inventory::Inventory;
 use crate::lease::ReportedLease;
+use crate::resource::Quarantined;
 use crate::time::Timestamp;
 
 /// A host's state as its supervisor observed it. The latest (boot, seq) wins.
@@ -30,6 +31,13 @@ pub struct HostStatus {
     pub conditions: Vec<Condition>,
     /// Leases found on the host, wanted or not yet gone. A lease that is not listed is gone.
     pub leases: Vec<ReportedLease>,
+    /// Resources that nobody gets, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<Quarantined>,
+    /// The lease of [`HostSpec::returning`](crate::spec::HostSpec::returning): nothing of its tenant is on the host any
+    /// more, with receipts where it ever ran. Absent else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sanitised: Option<LeaseId>,
     /// Hardware.
     pub inventory: Inventory,
     /// Resident memory of the supervisor in bytes; 0 where unknown.

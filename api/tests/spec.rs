@@ -35,6 +35,8 @@ fn spec() -> HostSpec {
         not_before: at(1_000),
         expiry: at(2_000),
         leases: Vec::new(),
+        weaker_erase: std::collections::BTreeSet::new(),
+        returning: None,
     }
 }
 

@@ -8,7 +8,7 @@ use bulkhead_api::lease::Holding;
 use bulkhead_api::units::Bytes;
 use proptest::prelude::*;
 
-use crate::place::{Amount, HOUSE_MEMORY, Request, free, offered, place};
+use crate::place::{Amount, HOUSE_MEMORY, Request, Taken, free, offered, place};
 
 const GIB: u64 = 1 << 30;
 
@@ -27,6 +27,7 @@ fn host(sockets: u32, cores: u32, threads: u32, gib: u64) -> Inventory {
         id,
         total: Bytes::new(gib * GIB),
         cpus: list.iter().filter(|c| c.node == id).flat_map(|c| c.cpus.clone()).collect(),
+        hugepages: Vec::new(),
     };
     Inventory {
         memory: (0..sockets).map(node).collect(),
@@ -40,7 +41,11 @@ fn id(number: usize) -> LeaseId {
 }
 
 fn want(cores: u32, mib: u64) -> Request {
-    Request { cores, memory: Bytes::new(mib << 20) }
+    Request { cores, memory: Bytes::new(mib << 20), ..Request::default() }
+}
+
+fn taken(held: impl Into<BTreeMap<LeaseId, Holding>>) -> Taken {
+    Taken { held: held.into(), ..Taken::default() }
 }
 
 #[test]
@@ -52,22 +57,22 @@ fn the_first_core_and_the_house_memory_stay_with_the_host() {
 
 #[test]
 fn a_lease_gets_both_siblings_of_its_core_and_the_node_beside_it() {
-    let holding = place(&host(2, 2, 2, 1), &BTreeMap::new(), want(2, 512)).unwrap();
+    let holding = place(&host(2, 2, 2, 1), &Taken::default(), &want(2, 512)).unwrap();
     assert_eq!(holding.cpus, BTreeSet::from([2, 3, 6, 7]));
     assert_eq!(holding.memory_nodes, BTreeSet::from([1]));
 }
 
 #[test]
 fn a_lease_that_leaves_fewer_cores_over_is_preferred() {
-    let holding = place(&host(2, 2, 2, 1), &BTreeMap::new(), want(1, 64)).unwrap();
+    let holding = place(&host(2, 2, 2, 1), &Taken::default(), &want(1, 64)).unwrap();
     assert_eq!(holding.cpus, BTreeSet::from([1, 5]), "the node with the one core left");
 }
 
 #[test]
 fn a_shortage_says_what_was_wanted_what_is_free_and_what_there_is() {
     let inventory = host(2, 2, 2, 1);
-    let held = BTreeMap::from([(id(0), place(&inventory, &BTreeMap::new(), want(1, 64)).unwrap())]);
-    let shortage = place(&inventory, &held, want(9, 4096)).unwrap_err();
+    let held = taken([(id(0), place(&inventory, &Taken::default(), &want(1, 64)).unwrap())]);
+    let shortage = place(&inventory, &held, &want(9, 4096)).unwrap_err();
     assert_eq!(
         shortage.short(),
         ["cpus: 9 cores wanted, 2 free of 3", "memory: 4096 MiB wanted, 1216 MiB free of 1280 MiB"]
@@ -78,7 +83,7 @@ fn a_shortage_says_what_was_wanted_what_is_free_and_what_there_is() {
 fn enough_in_sum_but_not_together_is_said_so() {
     let mut inventory = host(2, 1, 1, 1);
     inventory.memory[1].total = Bytes::new(64 << 20);
-    let shortage = place(&inventory, &BTreeMap::new(), want(1, 200)).unwrap_err();
+    let shortage = place(&inventory, &Taken::default(), &want(1, 200)).unwrap_err();
     assert_eq!(shortage.to_string(), "no set of NUMA nodes has 1 cores and 200 MiB free together");
 }
 
@@ -86,21 +91,21 @@ fn enough_in_sum_but_not_together_is_said_so() {
 fn a_lease_over_two_nodes_may_not_take_what_a_neighbour_was_promised() {
     let inventory = host(2, 4, 1, 4);
     let held =
-        BTreeMap::from([(id(0), place(&inventory, &BTreeMap::new(), want(1, 2048)).unwrap())]);
+        taken([(id(0), place(&inventory, &Taken::default(), &want(1, 2048)).unwrap())]);
     assert_eq!(held[&id(0)].memory_nodes, BTreeSet::from([0]));
     // 5 GiB are free, 1.25 of them on the neighbour's node; but nothing keeps its pages off the other 2.
-    let shortage = place(&inventory, &held, want(5, 4608)).unwrap_err();
+    let shortage = place(&inventory, &held, &want(5, 4608)).unwrap_err();
     assert_eq!(shortage.to_string(), "no set of NUMA nodes has 5 cores and 4608 MiB free together");
-    assert!(place(&inventory, &held, want(5, 1024)).is_ok(), "all of it fits beside the neighbour");
+    assert!(place(&inventory, &held, &want(5, 1024)).is_ok(), "all of it fits beside the neighbour");
 }
 
 #[test]
 fn each_node_that_gives_memory_gives_a_core() {
     let inventory = host(2, 4, 1, 4);
-    let both = place(&inventory, &BTreeMap::new(), want(2, 5 << 10)).unwrap();
+    let both = place(&inventory, &Taken::default(), &want(2, 5 << 10)).unwrap();
     assert_eq!((both.cpus, both.memory_nodes), (BTreeSet::from([1, 4]), BTreeSet::from([0, 1])));
     assert!(
-        place(&inventory, &BTreeMap::new(), want(1, 5 << 10)).is_err(),
+        place(&inventory, &Taken::default(), &want(1, 5 << 10)).is_err(),
         "one core is on one node"
     );
 }
@@ -110,13 +115,13 @@ fn a_core_without_cpus_is_neither_the_hosts_nor_given_out() {
     let mut inventory = host(1, 2, 1, 2);
     inventory.cpu.cores.push(Core { socket: 0, id: 9, node: 0, cpus: BTreeSet::new() });
     assert_eq!(offered(&inventory).cores, 1);
-    let holding = place(&inventory, &BTreeMap::new(), want(1, 64)).unwrap();
+    let holding = place(&inventory, &Taken::default(), &want(1, 64)).unwrap();
     assert_eq!(holding.cpus, BTreeSet::from([1]));
 }
 
 #[test]
 fn a_host_without_topology_offers_nothing_and_does_not_panic() {
-    let shortage = place(&Inventory::default(), &BTreeMap::new(), want(1, 64)).unwrap_err();
+    let shortage = place(&Inventory::default(), &Taken::default(), &want(1, 64)).unwrap_err();
     assert_eq!(shortage.free, Amount::default());
 }
 
@@ -130,26 +135,26 @@ proptest! {
         gone in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
         let inventory = host(sockets, cores, threads, gib);
-        let mut held: BTreeMap<LeaseId, Holding> = BTreeMap::new();
+        let mut held = Taken::default();
         for (number, (cores, mib)) in requests.iter().enumerate() {
-            let before = held.clone();
+            let before = held.held.clone();
             let left = free(&inventory, &held);
-            match place(&inventory, &held, want(*cores, *mib)) {
+            match place(&inventory, &held, &want(*cores, *mib)) {
                 Ok(holding) => {
                     prop_assert_eq!(holding.memory, Bytes::new(mib << 20));
-                    held.insert(id(number), holding);
+                    held.held.insert(id(number), holding);
                 }
                 Err(shortage) => prop_assert_eq!(shortage.free, left),
             }
             for (lease, holding) in &before {
-                prop_assert_eq!(held.get(lease), Some(holding), "moved for a neighbour");
+                prop_assert_eq!(held.held.get(lease), Some(holding), "moved for a neighbour");
             }
-            if number % 3 == 2 && let Some(index) = gone.get(number / 3) && !held.is_empty() {
-                let victim = index.get(&held.keys().cloned().collect::<Vec<_>>()).clone();
-                held.remove(&victim);
+            if number % 3 == 2 && let Some(index) = gone.get(number / 3) && !held.held.is_empty() {
+                let victim = index.get(&held.held.keys().cloned().collect::<Vec<_>>()).clone();
+                held.held.remove(&victim);
             }
             let mut holder: BTreeMap<u32, &LeaseId> = BTreeMap::new();
-            for (lease, holding) in &held {
+            for (lease, holding) in &held.held {
                 for cpu in &holding.cpus {
                     prop_assert_eq!(holder.insert(*cpu, lease), None, "cpu {} shared", cpu);
                 }
@@ -160,7 +165,7 @@ proptest! {
                 }
             }
             for node in &inventory.memory {
-                let there = || held.values().filter(|h| h.memory_nodes.contains(&node.id));
+                let there = || held.held.values().filter(|h| h.memory_nodes.contains(&node.id));
                 let worst: u64 = there().map(|h| h.memory.get()).sum();
                 let alone = there().count() < 2 && there().all(|h| h.memory_nodes.len() > 1);
                 prop_assert!(alone || worst <= node.total.get(), "node {} overcommitted", node.id);
@@ -168,7 +173,7 @@ proptest! {
                     prop_assert!(!node.cpus.is_disjoint(&holding.cpus), "far memory");
                 }
             }
-            let all: u64 = held.values().map(|h| h.memory.get()).sum();
+            let all: u64 = held.held.values().map(|h| h.memory.get()).sum();
             let there: u64 = inventory.memory.iter().map(|n| n.total.get()).sum();
             prop_assert!(all + HOUSE_MEMORY.get().min(there) <= there.max(HOUSE_MEMORY.get()));
         }

@@ -260,6 +260,7 @@ fn granted() -> LeaseStatus {
             cpus: [2, 3].into(),
             memory_nodes: [0].into(),
             memory: "256Mi".parse().unwrap(),
+            ..Holding::default()
         }),
         starts: 1,
         pid: Some(812),

@@ -129,7 +129,7 @@ async fn place(
     let live = registry.presence.snapshot();
     let picture = Picture::of_kind(conn, Kind::Lease, live, now).await?;
     let candidates = picture.candidates(spec.site.as_ref());
-    choose(&candidates, wants(spec)).map_err(|shortages| {
+    choose(&candidates, &wants(spec)).map_err(|shortages| {
         let place = match &spec.site {
             Some(site) => format!(" of site {site}"),
             None => String::new(),
