@@ -52,7 +52,7 @@ fn taken(held: impl Into<BTreeMap<LeaseId, Holding>>) -> Taken {
 fn the_first_core_and_the_house_memory_stay_with_the_host() {
     let inventory = host(2, 2, 2, 1);
     let memory = Bytes::new(2 * GIB).saturating_sub(HOUSE_MEMORY);
-    assert_eq!(offered(&inventory), Amount { cores: 3, memory });
+    assert_eq!(offered(&inventory), Amount { cores: 3, memory, ..Amount::default() });
 }
 
 #[test]
@@ -90,13 +90,15 @@ fn enough_in_sum_but_not_together_is_said_so() {
 #[test]
 fn a_lease_over_two_nodes_may_not_take_what_a_neighbour_was_promised() {
     let inventory = host(2, 4, 1, 4);
-    let held =
-        taken([(id(0), place(&inventory, &Taken::default(), &want(1, 2048)).unwrap())]);
-    assert_eq!(held[&id(0)].memory_nodes, BTreeSet::from([0]));
+    let held = taken([(id(0), place(&inventory, &Taken::default(), &want(1, 2048)).unwrap())]);
+    assert_eq!(held.held[&id(0)].memory_nodes, BTreeSet::from([0]));
     // 5 GiB are free, 1.25 of them on the neighbour's node; but nothing keeps its pages off the other 2.
     let shortage = place(&inventory, &held, &want(5, 4608)).unwrap_err();
     assert_eq!(shortage.to_string(), "no set of NUMA nodes has 5 cores and 4608 MiB free together");
-    assert!(place(&inventory, &held, &want(5, 1024)).is_ok(), "all of it fits beside the neighbour");
+    assert!(
+        place(&inventory, &held, &want(5, 1024)).is_ok(),
+        "all of it fits beside the neighbour"
+    );
 }
 
 #[test]
