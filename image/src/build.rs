@@ -6,6 +6,7 @@ use bulkhead_api::boot::{ImageManifest, StageOneConfig, VerityImage};
 
 use crate::cache::sha256_hex;
 use crate::files::{self, FileError, Naming as _};
+use crate::guest;
 use crate::initrd::{self, InitrdError};
 use crate::keys::{self, KeyError};
 use crate::layers::{self, LayerError};
@@ -125,6 +126,7 @@ fn system(layout: &Layout, wish: &Wish) -> Result<System, BuildError> {
         extensions.push(layers::test(layout, &tree_key, bulkhead)?);
     }
     oci::demo(layout, &archive)?;
+    guest::demo(layout, &archive, &kernel_key)?;
     check_lock(layout, &archive, wish.lock)?;
     let modules_key = initrd::modules(layout, &tree_key)?;
     Ok(System { root, extensions, kernel_key, modules_key })

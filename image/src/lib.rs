@@ -5,7 +5,8 @@
 //!  packages ─► base.tar ─► root tree ─► root.img      erofs + dm-verity
 //!           ├► kernel ───┘      └────► initrd modules ─┐
 //!           ├► vm layer ─► sysext/vm.img               ├► stage1.initrd ─► uki.efi ─► image.json, signed
-//!           └► demo tenant ─► oci/demo     stage 1, trust ┘
+//!           ├► demo tenant ─► oci/demo     stage 1, trust ┘
+//!           └► demo guest ─► oci/demo-vm
 //! ```
 //!
 //! Each part is made again only when its inputs changed ([`cache`]); the same inputs give the same bytes ([`repro`]).
@@ -15,6 +16,7 @@ pub mod cache;
 pub mod command;
 pub mod cpio;
 pub mod files;
+pub mod guest;
 pub mod initrd;
 pub mod keys;
 pub mod layers;

@@ -1,4 +1,5 @@
-//! The demo tenant's image: an OCI layout (image-spec v1.1) with busybox and a script that says where it runs and that it still does.
+//! OCI layouts (image-spec v1.1) of one layer, and the demo tenant's image: busybox and a script that says where it runs and that
+//! it still does.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -6,22 +7,31 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::cache::{Inputs, Part, sha256_hex};
+use crate::command::CommandError;
+use crate::cpio;
 use crate::files::{self, FileError, Naming as _};
 use crate::layout::{EPOCH, Layout};
 use crate::packages::{Archive, PackagesError};
 
-const RECIPE: &str = include_str!("oci.rs");
+/// The source text of this recipe, for parts that use it.
+pub const RECIPE: &str = include_str!("oci.rs");
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// The demo image could not be built.
+/// A demo image could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum OciError {
     /// Its packages.
     #[error(transparent)]
     Packages(#[from] PackagesError),
+    /// A program.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// Its initrd.
+    #[error(transparent)]
+    TooLarge(#[from] cpio::TooLarge),
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -40,14 +50,28 @@ pub fn demo(layout: &Layout, archive: &Archive<'_>) -> Result<(), OciError> {
     Part { name: "demo tenant", stamps: &stamps, outputs: &outputs }.make(&inputs, || {
         let busybox = files::read(&layout.work().join("demo.d/usr/bin/busybox"))?;
         files::remove(&folder)?;
-        let layer = layer(&busybox, &script).named("pack layer of", &folder)?;
-        Ok::<_, OciError>(write(&folder, &layer)?)
+        let layer = demo_layer(&busybox, &script).named("pack layer of", &folder)?;
+        Ok::<_, OciError>(write(&folder, &layer, Some("/bin/demo-tenant"))?)
     })?;
     Ok(())
 }
 
-/// An uncompressed tar: fixed owner, time and order.
-fn layer(busybox: &[u8], script: &[u8]) -> std::io::Result<Vec<u8>> {
+/// What a layer holds. Paths have no leading slash, folders end on one.
+#[derive(Debug, Clone, Copy)]
+pub enum Entry<'a> {
+    /// Path and mode.
+    Folder(&'a str, u32),
+    /// Path, mode, content.
+    File(&'a str, u32, &'a [u8]),
+    /// Path and target of a symbolic link.
+    Link(&'a str, &'a str),
+}
+
+/// An uncompressed tar in the order given: fixed owner and time.
+///
+/// # Errors
+/// A path that the format cannot hold.
+pub fn layer(entries: &[Entry<'_>]) -> std::io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     let header = |kind: tar::EntryType, mode: u32, size: usize| {
         let mut header = tar::Header::new_ustar();
@@ -60,48 +84,72 @@ fn layer(busybox: &[u8], script: &[u8]) -> std::io::Result<Vec<u8>> {
         header.set_gid(0);
         header
     };
-    for folder in ["bin/", "dev/", "etc/", "proc/", "sys/", "tmp/"] {
-        let mode = if folder == "tmp/" { 0o1777 } else { 0o755 };
-        tar.append_data(&mut header(tar::EntryType::Directory, mode, 0), folder, std::io::empty())?;
-    }
-    let files: [(&str, u32, &[u8]); 4] = [
-        ("bin/busybox", 0o755, busybox),
-        ("bin/demo-tenant", 0o755, script),
-        ("etc/group", 0o644, b"root:x:0:\ntenant:x:1000:\n"),
-        ("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\ntenant:x:1000:1000:tenant:/:/bin/sh\n"),
-    ];
-    for (path, mode, content) in files {
-        tar.append_data(&mut header(tar::EntryType::Regular, mode, content.len()), path, content)?;
-    }
-    for tool in [
-        "cat", "date", "dd", "df", "echo", "free", "hostname", "id", "ip", "ls", "mount", "nproc",
-        "ps", "sh", "sleep", "wget",
-    ] {
-        tar.append_link(
-            &mut header(tar::EntryType::Symlink, 0o777, 0),
-            format!("bin/{tool}"),
-            "busybox",
-        )?;
+    for entry in entries {
+        match *entry {
+            Entry::Folder(path, mode) => {
+                let mut header = header(tar::EntryType::Directory, mode, 0);
+                tar.append_data(&mut header, path, std::io::empty())?;
+            }
+            Entry::File(path, mode, content) => {
+                let mut header = header(tar::EntryType::Regular, mode, content.len());
+                tar.append_data(&mut header, path, content)?;
+            }
+            Entry::Link(path, target) => {
+                let mut header = header(tar::EntryType::Symlink, 0o777, 0);
+                tar.append_link(&mut header, path, target)?;
+            }
+        }
     }
     tar.into_inner()
 }
 
-/// Writes the layout with one layer.
-fn write(folder: &Path, layer: &[u8]) -> Result<(), FileError> {
+fn demo_layer(busybox: &[u8], script: &[u8]) -> std::io::Result<Vec<u8>> {
+    const TOOLS: [&str; 16] = [
+        "cat", "date", "dd", "df", "echo", "free", "hostname", "id", "ip", "ls", "mount", "nproc",
+        "ps", "sh", "sleep", "wget",
+    ];
+    let mut entries: Vec<Entry<'_>> = ["bin/", "dev/", "etc/", "proc/", "sys/"]
+        .map(|folder| Entry::Folder(folder, 0o755))
+        .into_iter()
+        .chain([
+            Entry::Folder("tmp/", 0o1777),
+            Entry::File("bin/busybox", 0o755, busybox),
+            Entry::File("bin/demo-tenant", 0o755, script),
+            Entry::File("etc/group", 0o644, b"root:x:0:\ntenant:x:1000:\n"),
+            Entry::File(
+                "etc/passwd",
+                0o644,
+                b"root:x:0:0:root:/:/bin/sh\ntenant:x:1000:1000:tenant:/:/bin/sh\n",
+            ),
+        ])
+        .collect();
+    let links = TOOLS.map(|tool| format!("bin/{tool}"));
+    entries.extend(links.iter().map(|path| Entry::Link(path, "busybox")));
+    layer(&entries)
+}
+
+/// Writes the layout with one layer, and what it starts unless it is a virtual machine's.
+///
+/// # Errors
+/// A file's.
+pub fn write(folder: &Path, layer: &[u8], entrypoint: Option<&str>) -> Result<(), FileError> {
     let mut gzip = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::best());
     let packed =
         gzip.write_all(layer).and_then(|()| gzip.finish()).named("pack layer of", folder)?;
     let created = "2025-10-09T08:53:20Z";
+    let program = entrypoint.map(|entrypoint| {
+        json!({
+            "Entrypoint": [entrypoint],
+            "Env": ["PATH=/bin"],
+            "WorkingDir": "/",
+            "StopSignal": "SIGTERM",
+        })
+    });
     let config = json!({
         "created": created,
         "architecture": "amd64",
         "os": "linux",
-        "config": {
-            "Entrypoint": ["/bin/demo-tenant"],
-            "Env": ["PATH=/bin"],
-            "WorkingDir": "/",
-            "StopSignal": "SIGTERM",
-        },
+        "config": program.unwrap_or_else(|| json!({})),
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256_hex(layer))] },
         "history": [{ "created": created, "created_by": "bulkhead-image" }],
     });
@@ -136,7 +184,8 @@ mod tests {
     #[test]
     fn every_descriptor_of_the_layout_leads_to_a_blob_of_its_digest_and_size() {
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), &layer(b"busybox", b"#!/bin/sh\n").unwrap()).unwrap();
+        let layer = demo_layer(b"busybox", b"#!/bin/sh\n").unwrap();
+        write(folder.path(), &layer, Some("/bin/demo-tenant")).unwrap();
         let json = |path: &str| -> Value {
             serde_json::from_slice(&files::read(&folder.path().join(path)).unwrap()).unwrap()
         };
@@ -167,6 +216,6 @@ mod tests {
 
     #[test]
     fn the_layer_is_the_same_bytes_each_time() {
-        assert_eq!(layer(b"b", b"s").unwrap(), layer(b"b", b"s").unwrap());
+        assert_eq!(demo_layer(b"b", b"s").unwrap(), demo_layer(b"b", b"s").unwrap());
     }
 }
