@@ -9,12 +9,14 @@
 //! empty spec cache would take an old spec. Entries are written before a resource is handed over and removed
 //! once it was observed free.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::{Holding, LeaseSpec};
+use bulkhead_api::resource::{Quarantined, Resource};
+use bulkhead_lease::place::Taken;
 use ring::digest::{SHA256, digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -50,8 +52,8 @@ pub enum LedgerError {
     },
     /// Not a ledger, cut off or changed.
     #[error(
-        "ledger {path} is damaged ({why}): nothing is granted or taken back; look at the leases on this \
-         host, then move the file away and reboot the host"
+        "ledger {path} is damaged ({why}): nothing is granted or taken back; `bulkhead host ledger repair` on \
+         this host rebuilds it from what is there"
     )]
     Damaged {
         /// The file.
@@ -92,6 +94,9 @@ impl LedgerError {
 pub struct Ledger {
     /// What is held, each entry once.
     pub entries: Vec<Entry>,
+    /// What nobody gets: it was erased and could not be shown to be clean.
+    #[serde(default)]
+    pub quarantine: Vec<Quarantined>,
 }
 
 /// What one lease holds, or may hold after a crash.
@@ -104,11 +109,25 @@ pub struct Entry {
     pub spec: LeaseSpec,
     /// The exact resources.
     pub holding: Holding,
+    /// It is being taken back. Never undone: what was given up halfway is not a lease any more.
+    #[serde(default)]
+    pub releasing: bool,
+    /// Which of its resources have a receipt: others may hold them.
+    #[serde(default)]
+    pub clean: BTreeSet<Resource>,
+}
+
+impl Entry {
+    /// What a lease that is granted holds.
+    #[must_use]
+    pub fn granted(id: LeaseId, spec: LeaseSpec, holding: Holding) -> Self {
+        Self { id, spec, holding, releasing: false, clean: BTreeSet::new() }
+    }
 }
 
 impl Record for Ledger {
     const FORMAT: &'static str = "bulkhead-ledger";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 }
 
 impl Ledger {
@@ -118,10 +137,48 @@ impl Ledger {
         self.entries.iter().find(|entry| entry.id == *id)
     }
 
-    /// What every lease holds.
+    /// What cannot be given out: what leases hold, without what has a receipt, and what nobody gets.
     #[must_use]
-    pub fn held(&self) -> BTreeMap<LeaseId, Holding> {
-        self.entries.iter().map(|entry| (entry.id.clone(), entry.holding.clone())).collect()
+    pub fn taken(&self) -> Taken {
+        let left = |entry: &Entry| (entry.id.clone(), entry.holding.without(&entry.clean));
+        let quarantined = self.quarantine.iter().map(|kept| kept.resource.clone());
+        Taken { held: self.entries.iter().map(left).collect(), quarantined: quarantined.collect() }
+    }
+
+    /// Resources of an entry that are neither clean nor in quarantine, in the order in which they are sanitised.
+    #[must_use]
+    pub fn dirty(&self, entry: &Entry) -> Vec<Resource> {
+        let kept = |resource: &Resource| {
+            self.quarantine.iter().any(|q| q.lease == entry.id && q.resource == *resource)
+        };
+        let mut all = entry.holding.resources();
+        all.retain(|resource| !entry.clean.contains(resource) && !kept(resource));
+        all
+    }
+
+    /// Marks a lease as being taken back. None is fine.
+    pub fn release(&mut self, id: &LeaseId) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.id == *id) {
+            entry.releasing = true;
+        }
+    }
+
+    /// Notes that a resource has a receipt; one in quarantine leaves it.
+    pub fn cleaned(&mut self, id: &LeaseId, resource: &Resource) {
+        self.quarantine.retain(|kept| kept.lease != *id || kept.resource != *resource);
+        for entry in self.entries.iter_mut().filter(|entry| entry.id == *id) {
+            if entry.holding.resources().contains(resource) {
+                entry.clean.insert(resource.clone());
+            }
+        }
+    }
+
+    /// Notes that a resource was erased and is not clean. The first reason stays.
+    pub fn quarantined(&mut self, kept: Quarantined) {
+        let same = |q: &Quarantined| q.lease == kept.lease && q.resource == kept.resource;
+        if !self.quarantine.iter().any(same) {
+            self.quarantine.push(kept);
+        }
     }
 
     /// Puts an entry in, in place of the lease's older one.

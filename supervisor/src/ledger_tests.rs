@@ -1,7 +1,9 @@
 use std::fs;
 
 use bulkhead_api::id::LeaseId;
-use bulkhead_api::lease::{Holding, InstanceKind, LeaseSpec, RestartPolicy, Workload};
+use bulkhead_api::lease::{
+    CpuPartition, Holding, InstanceKind, Isolation, LeaseSpec, RestartPolicy, Workload,
+};
 use bulkhead_api::units::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -9,13 +11,17 @@ use tempfile::TempDir;
 use super::*;
 
 fn entry(name: &str, cpus: &[u32]) -> Entry {
-    Entry {
-        id: LeaseId { tenant: "acme".parse().unwrap(), name: name.parse().unwrap() },
-        spec: LeaseSpec {
+    Entry::granted(
+        LeaseId { tenant: "acme".parse().unwrap(), name: name.parse().unwrap() },
+        LeaseSpec {
             site: None,
             instance: InstanceKind::Container,
             cpus: 1,
             memory: Bytes::new(64 << 20),
+            isolation: Isolation::Core,
+            cpu_partition: CpuPartition::Member,
+            hugepages: None,
+            cache: None,
             gpus: Vec::new(),
             networks: Vec::new(),
             volumes: Vec::new(),
@@ -26,16 +32,20 @@ fn entry(name: &str, cpus: &[u32]) -> Entry {
             },
             revocable: None,
         },
-        holding: Holding {
+        Holding {
             cpus: cpus.iter().copied().collect(),
             memory_nodes: [0].into(),
             memory: Bytes::new(64 << 20),
+            ..Holding::default()
         },
-    }
+    )
 }
 
 fn full() -> Ledger {
-    Ledger { entries: vec![entry("a", &[1, 2]), entry("b", &[3])] }
+    Ledger {
+        entries: vec![entry("a", &[1, 2]), entry("b", &[3])],
+        quarantine: Vec::new(),
+    }
 }
 
 fn kept() -> (TempDir, PathBuf) {

@@ -16,6 +16,8 @@
 //! | [`node`] | the loop: takes specs, has them applied, says how it stands |
 //! | [`uplink`] | enrolment, the stream to the site, renewal, reconnects |
 //! | [`tenant`] | leases: plan, apply, read back |
+//! | [`class`] | each class of resources: given, looked at, sanitised |
+//! | [`receipts`] | what was sanitised: signed, one after the other |
 //! | [`proof`] | whether leases share anything: observed, proved, signed |
 //! | [`oci`] | images from the site's cache |
 //! | [`socket`] | the same state for this host's own people |
@@ -28,6 +30,7 @@
 //! Nothing is given out that the ledger does not hold already, and nothing of a tenant is a child of this
 //! process: it can be killed at any time and finds everything again.
 
+pub mod class;
 pub mod daemon;
 pub mod events;
 pub mod files;
@@ -37,6 +40,7 @@ pub mod node;
 pub mod oci;
 pub mod paths;
 pub mod proof;
+pub mod receipts;
 pub mod socket;
 pub mod tenant;
 #[cfg(test)]

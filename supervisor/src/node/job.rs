@@ -10,6 +10,7 @@ use super::state::{Domain, Trouble};
 use super::{
     HARDWARE_PATIENCE, LOOK, Node, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat, next_reading,
 };
+use crate::class::Classes;
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::host::{inventory, load};
 use crate::ledger::LedgerError;
@@ -54,10 +55,12 @@ impl Node {
     }
 
     fn open(&mut self, now: Instant) -> Seat {
-        let paths = self.paths.clone();
+        let (paths, boot) = (self.paths.clone(), self.state.boot);
         self.jobs.spawn(async move {
+            let classes = Classes::default();
             let systemd = Systemd::connect().await;
-            Done::Opened(systemd.map(|systemd| Box::new(Tenants::open(paths, systemd))))
+            let open = |systemd| Box::new(Tenants::open(paths, systemd, classes, boot));
+            Done::Opened(systemd.map(open))
         });
         Seat::Busy(now)
     }

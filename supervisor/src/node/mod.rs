@@ -41,6 +41,7 @@ use crate::events::{self, Events, News};
 use crate::host::load;
 use crate::host::service::Service;
 use crate::paths::Paths;
+use crate::tenant::converge::Change;
 use crate::tenant::{SiteAccess, Tenants};
 use crate::uplink;
 
@@ -288,10 +289,14 @@ impl Node {
         self.ends.status.send_replace(Arc::new(after));
     }
 
-    fn changes(&self, sentences: Vec<String>) {
-        for detail in sentences {
-            info!(change = detail, "host changed");
-            let news = News { what: "Change", object: "host".to_owned(), detail };
+    fn changes(&self, changes: Vec<Change>) {
+        for Change { lease, what, drift } in changes {
+            info!(change = what, "host changed");
+            let object = format!("lease {lease}");
+            let news = match drift {
+                Some(_) => News { what: "Drift", object, detail: what },
+                None => News { what: "Change", object, detail: what },
+            };
             self.ends.events.push(Timestamp::now(), news);
         }
     }

@@ -15,8 +15,9 @@ fn entry() -> Entry {
         cpus: BTreeSet::from([2, 3]),
         memory_nodes: BTreeSet::from([0]),
         memory: Bytes::new(64 << 20),
+        ..Holding::default()
     };
-    Entry { id: id("llm-a"), spec: spec(1, 64), holding }
+    Entry::granted(id("llm-a"), spec(1, 64), holding)
 }
 
 fn program() -> Program {

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use bulkhead_api::lease::CpuPartition;
 use bulkhead_api::units::Bytes;
 
 use crate::host::cpulist;
@@ -89,8 +90,21 @@ pub fn slice(dir: &Path) -> Result<Option<ObservedSlice>, CgroupError> {
         memory: unless_absent(amount(&dir.join("memory.max")))?.map(Bytes::new),
         swap: unless_absent(amount(&dir.join("memory.swap.max")))?.map(Bytes::new),
         tasks: unless_absent(amount(&dir.join("pids.max")))?,
+        partition: partition(&dir.join("cpuset.cpus.partition"))?,
     };
     Ok(Some(ObservedSlice { limits, active: false, populated }))
+}
+
+/// A partition that the kernel calls invalid does not hold: it is none.
+fn partition(path: &Path) -> Result<CpuPartition, CgroupError> {
+    match text(path) {
+        Ok(text) if text == "isolated" => Ok(CpuPartition::Isolated),
+        Ok(_) => Ok(CpuPartition::Member),
+        Err(CgroupError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Ok(CpuPartition::Member)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether any process is in a control group or below it; `None` where there is none.
@@ -157,6 +171,7 @@ mod tests {
                 memory: Some(Bytes::new(512 << 20)),
                 swap: Some(Bytes::new(0)),
                 tasks: None,
+                partition: CpuPartition::Member,
             }
         );
     }

@@ -1,8 +1,8 @@
 //! `converge`: look, plan, apply, look again, until nothing is left that can be done now.
 //!
 //! Steps of one lease are done in order; where one is pending or failed, the lease's later steps wait for the
-//! next pass, and the other leases' go on. A failed step is tried again after a pause that doubles; a pause
-//! in granting does not hold up taking back.
+//! next pass, and the other leases' go on; a resource that cannot be sanitised holds up no other one. A failed
+//! step is tried again after a pause that doubles; a pause in granting does not hold up taking back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -79,6 +79,17 @@ pub struct Failure {
 /// Failures that are not over, by lease.
 pub type Failures = BTreeMap<LeaseId, Failure>;
 
+/// Something that was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// To which lease.
+    pub lease: LeaseId,
+    /// What, a sentence.
+    pub what: String,
+    /// What was found otherwise than it had been set, where that was the reason.
+    pub drift: Option<String>,
+}
+
 /// How a pass left the host.
 #[derive(Debug)]
 pub(super) struct Converged {
@@ -87,7 +98,7 @@ pub(super) struct Converged {
     /// What is left to do after it.
     pub(super) plan: Plan,
     /// What was done.
-    pub(super) changes: Vec<String>,
+    pub(super) changes: Vec<Change>,
 }
 
 pub(super) async fn converge<H: LeaseHost>(
@@ -119,7 +130,7 @@ async fn apply<H: LeaseHost>(
     plan: &Plan,
     failures: &mut Failures,
     now: Timestamp,
-    changes: &mut Vec<String>,
+    changes: &mut Vec<Change>,
 ) {
     let paused = |(id, failure): (&LeaseId, &Failure)| {
         let same = failure.revoking == plan.revoked.contains(id);
@@ -128,6 +139,7 @@ async fn apply<H: LeaseHost>(
         (same && failure.next > now && failure.next <= longest).then(|| id.clone())
     };
     let mut waits: BTreeSet<LeaseId> = failures.iter().filter_map(paused).collect();
+    let mut failed = BTreeSet::new();
     for step in &plan.steps {
         let id = step.id();
         if waits.contains(id) {
@@ -136,14 +148,21 @@ async fn apply<H: LeaseHost>(
         match host.apply(step).await {
             Ok(Outcome::Done) => {
                 info!(lease = %id, %step, "lease step done");
-                changes.push(step.to_string());
+                let (lease, drift) = (id.clone(), step.drift());
+                changes.push(Change { lease, what: step.to_string(), drift });
             }
             Ok(Outcome::Pending) => drop(waits.insert(id.clone())),
             Err(error) => {
                 warn!(lease = %id, %step, error = %Chain(&error), "lease step failed");
                 let revoking = plan.revoked.contains(id);
-                note(failures, id, step, &error, revoking, now);
-                waits.insert(id.clone());
+                // The first failure of a pass is the one that is told.
+                if !failed.contains(id) {
+                    note(failures, id, step, &error, revoking, now);
+                }
+                failed.insert(id.clone());
+                if !step.stands_alone() {
+                    waits.insert(id.clone());
+                }
             }
         }
     }

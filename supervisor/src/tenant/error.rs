@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use bulkhead_api::id::LeaseId;
 
+use crate::class::ClassError;
 use crate::host::systemd::SystemdError;
 use crate::ledger::LedgerError;
 use crate::oci::client::ClientError;
 use crate::oci::pull::PullError;
 use crate::oci::reference::ReferenceError;
+use crate::receipts::ReceiptError;
 use crate::tenant::bundle::BundleError;
 use crate::tenant::cgroup::CgroupError;
 
@@ -33,6 +35,20 @@ pub enum StepError {
     /// The container's configuration.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// A resource besides cores and memory.
+    #[error(transparent)]
+    Class(#[from] ClassError),
+    /// What was sanitised has no receipt, so that nobody gets it.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    /// The partition of the lease's CPUs.
+    #[error("partition of the CPUs of {unit}: {why}")]
+    Partition {
+        /// The slice.
+        unit: String,
+        /// Why it does not hold.
+        why: String,
+    },
     /// A file.
     #[error("{doing} {path}")]
     Files {
@@ -70,6 +86,10 @@ impl StepError {
             Self::Pull(error) => error.label(),
             Self::Reference(_) => "SpecUnsupported",
             Self::Bundle(_) => "ImageUnusable",
+            Self::Class(ClassError::Unsupported(_)) => "ResourceUnsupported",
+            Self::Class(_) => "ResourceRefused",
+            Self::Receipt(error) => error.label(),
+            Self::Partition { .. } => "PartitionRefused",
             Self::Files { .. } => "HostFiles",
             Self::ReadBack { .. } => "LimitsNotHeld",
             Self::NoSite => "NotAttached",
@@ -86,8 +106,14 @@ impl StepError {
             | Self::Reference(_)
             | Self::Bundle(_) => "tenant",
             Self::Pull(PullError::Client(_) | PullError::Corrupt { .. }) | Self::NoSite => "site",
-            Self::Ledger(_) | Self::Pull(_) | Self::Files { .. } => "operator",
-            Self::Systemd(_) | Self::Cgroup(_) | Self::ReadBack { .. } | Self::NotRecorded(_) => {
+            Self::Ledger(_)
+            | Self::Pull(_)
+            | Self::Files { .. }
+            | Self::Class(_)
+            | Self::Receipt(_) => "operator",
+            Self::Partition { .. }
+            | Self::Systemd(_)
+            | Self::Cgroup(_) | Self::ReadBack { .. } | Self::NotRecorded(_) => {
                 "supervisor"
             }
         }

@@ -3,15 +3,18 @@
 //! A step is done when its effect was seen. What takes longer than a moment (a program that ends slowly, a
 //! download) is [`Outcome::Pending`]: the step is planned again by the next pass and looks again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_api::id::LeaseId;
-use bulkhead_api::lease::RestartPolicy;
+use bulkhead_api::lease::{CpuPartition, RestartPolicy};
+use bulkhead_api::resource::{Quarantined, ResourceClass};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+use crate::class::Classes;
 use crate::files::read_if_there;
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::ledger::{self, Entry, Ledger, LedgerError};
@@ -19,6 +22,7 @@ use crate::oci::manifest::Limits as ImageLimits;
 use crate::oci::pull::Order;
 use crate::oci::root::Root;
 use crate::paths::Paths;
+use crate::receipts::Receipts;
 use crate::tenant::converge::{LeaseHost, Outcome};
 use crate::tenant::error::StepError;
 use crate::tenant::fetch::Fetches;
@@ -50,6 +54,16 @@ pub struct Machine {
     pub fetches: Fetches,
     /// What leases were found to share: see [`Observed::shared`].
     pub shared: Option<String>,
+    /// How each class of resources is given and sanitised.
+    pub classes: Classes,
+    /// Where receipts go.
+    pub receipts: Arc<Receipts>,
+    /// Counts the host's boots up.
+    pub boot: u64,
+    /// Classes of which the site accepts a weaker erase.
+    pub weaker: BTreeSet<ResourceClass>,
+    /// Resources in quarantine that are to be erased again in this pass.
+    pub again: Vec<Quarantined>,
     /// Until when steps wait for programs that start or end.
     patience: Instant,
 }
@@ -65,13 +79,15 @@ impl LeaseHost for Machine {
         self.fetches.reap();
         self.patience = Instant::now() + MOMENT;
         let rows = self.systemd.units(&name::PATTERNS).await?;
-        let shared = self.shared.clone();
-        let mut observed = Observed { shared, ..Observed::default() };
+        let (shared, again) = (self.shared.clone(), std::mem::take(&mut self.again));
+        let mut observed = Observed { shared, again, ..Observed::default() };
+        let mut resources = self.resources().await;
         let mut ids: BTreeSet<LeaseId> =
             rows.iter().filter_map(|row| Some(name::lease(&row.name)?.0)).collect();
         ids.extend(self.fetches.running().cloned());
         ids.extend(self.ledger.entries.iter().map(|entry| entry.id.clone()));
         ids.extend(observe::groups(&self.paths.root));
+        ids.extend(resources.keys().cloned());
         match files::found(&self.paths) {
             Ok(found) => ids.extend(found),
             // Their leases are in the ledger as well, where reading them again says what is wrong.
@@ -82,8 +98,15 @@ impl LeaseHost for Machine {
         for id in ids {
             match observe::lease(&self.paths, &self.systemd, &rows, &mountinfo, &id).await {
                 Ok(seen) => {
+                    let resources = match resources.remove(&id).unwrap_or_else(|| Ok(BTreeMap::new())) {
+                        Ok(resources) => resources,
+                        Err(why) => {
+                            observed.unreadable.insert(id, why);
+                            continue;
+                        }
+                    };
                     let fetching = self.fetches.is_running(&id);
-                    let seen = ObservedLease { fetching, ..seen };
+                    let seen = ObservedLease { fetching, resources, ..seen };
                     if !seen.is_gone() {
                         observed.leases.insert(id, seen);
                     }
@@ -113,6 +136,14 @@ impl LeaseHost for Machine {
                 next.forget(id);
                 self.store(next)
             }
+            Step::Release(id) => {
+                let mut next = self.ledger.clone();
+                next.release(id);
+                self.store(next)
+            }
+            Step::Attach { id, resource, .. } => self.attach(id, resource).await,
+            Step::Sanitise { id, resource } => self.sanitise(id, resource).await,
+            Step::PinVcpus(_) => Ok(Outcome::Pending),
             Step::Record(entry) => {
                 let mut next = self.ledger.clone();
                 next.record((**entry).clone());
@@ -129,8 +160,19 @@ impl LeaseHost for Machine {
 impl Machine {
     /// A host that is not attached yet.
     #[must_use]
-    pub fn new(paths: Paths, systemd: Systemd, ledger: Ledger, fetches: Fetches) -> Self {
+    pub fn new(
+        paths: Paths,
+        systemd: Systemd,
+        ledger: Ledger,
+        fetches: Fetches,
+        classes: Classes,
+    ) -> Self {
         Self {
+            receipts: Arc::new(Receipts::new(&paths)),
+            classes,
+            boot: 0,
+            weaker: BTreeSet::new(),
+            again: Vec::new(),
             paths,
             systemd,
             ledger,
@@ -157,7 +199,7 @@ impl Machine {
         cgroup::tenants(&self.paths.root).join(name::unit(id, Kind::Slice))
     }
 
-    fn store(&mut self, next: Ledger) -> Result<Outcome, StepError> {
+    pub(super) fn store(&mut self, next: Ledger) -> Result<Outcome, StepError> {
         let stored: Result<(), LedgerError> = ledger::store(&self.paths.ledger(), &next);
         stored.map_err(StepError::Ledger)?;
         self.ledger = next;
@@ -317,11 +359,17 @@ impl Machine {
         } else {
             self.systemd.start_transient(&unit, &units::slice(id, limits)).await?;
         }
+        let partition = limits.partition == CpuPartition::Isolated;
+        let others = Limits { partition: CpuPartition::Member, ..limits.clone() };
         let end = Instant::now() + MOMENT;
         loop {
             let found = cgroup::slice(&group)?.map(|slice| slice.limits).unwrap_or_default();
-            let drift = found.drift(limits);
+            let drift = Limits { partition: CpuPartition::Member, ..found.clone() }.drift(&others);
             if drift.is_empty() {
+                if found.partition != limits.partition {
+                    let why = format!("{partition} cannot be set");
+                    return Err(StepError::Partition { unit, why });
+                }
                 return Ok(Outcome::Done);
             }
             if Instant::now() >= end {

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`model`], [`plan`] | what is wanted beside what is seen, and the steps between them. Pure |
 //! | [`converge`] | look, plan, apply, look again; pauses after failures |
-//! | [`machine`], [`observe`] | the real host: one step, one look |
+//! | [`machine`], `resources`, [`observe`] | the real host: one step, one look |
 //! | [`name`], [`units`] | a lease's units: names and properties. Pure |
 //! | [`bundle`] | the container's configuration. Pure |
 //! | [`cgroup`], [`files`], [`log`] | limits read back, a lease's directory, its console |
@@ -29,6 +29,7 @@ pub mod model;
 pub mod name;
 pub mod observe;
 pub mod plan;
+mod resources;
 pub mod status;
 pub mod units;
 
@@ -42,6 +43,7 @@ use bulkhead_api::chain::Chain;
 use bulkhead_api::id::{HostId, LeaseId};
 use bulkhead_api::inventory::Inventory;
 use bulkhead_api::lease::{LeasePhase, LeaseStatus, ReportedLease};
+use bulkhead_api::resource::{Quarantined, Resource};
 use bulkhead_api::spec::HostSpec;
 use bulkhead_api::time::Timestamp;
 use jiff::SignedDuration;
@@ -49,10 +51,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{error, warn};
 
+use crate::class::Classes;
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::paths::Paths;
-use crate::tenant::converge::{Converged, Failures, LeaseHost as _};
+use crate::tenant::converge::{Change, Converged, Failures, LeaseHost as _};
 use crate::tenant::fetch::Fetches;
 use crate::tenant::files::LeaseDir;
 use crate::tenant::machine::Machine;
@@ -87,8 +90,10 @@ pub struct Pass {
     pub settled: bool,
     /// Run another pass at this time at the latest; [`Tenants::changed`] may ask for one before.
     pub retry: Option<Timestamp>,
-    /// What was changed on the host in this pass, a sentence each.
-    pub changes: Vec<String>,
+    /// What was changed on the host in this pass.
+    pub changes: Vec<Change>,
+    /// Resources that nobody gets, with the reason.
+    pub quarantine: Vec<Quarantined>,
     /// Why nothing could be seen; every lease is then listed as unknown.
     pub unseen: Option<String>,
 }
@@ -131,7 +136,7 @@ pub struct Tenants {
 impl Tenants {
     /// Reads the ledger. An unusable one is no failure here: see [`Tenants::ledger_problem`].
     #[must_use]
-    pub fn open(paths: Paths, systemd: Systemd) -> Self {
+    pub fn open(paths: Paths, systemd: Systemd, classes: Classes, boot: u64) -> Self {
         let (ledger, problem) = match ledger::load(&paths.ledger()) {
             Ok(ledger) => (ledger, None),
             Err(problem) => {
@@ -141,8 +146,10 @@ impl Tenants {
         };
         let wake = systemd.wakeups();
         let fetches = Fetches::new(Arc::clone(&wake));
+        let mut machine = Machine::new(paths, systemd, ledger, fetches, classes);
+        machine.boot = boot;
         Self {
-            machine: Machine::new(paths, systemd, ledger, fetches),
+            machine,
             problem,
             failures: Failures::new(),
             reported: BTreeMap::new(),
@@ -161,6 +168,14 @@ impl Tenants {
     #[must_use]
     pub fn granted(&self) -> BTreeSet<LeaseId> {
         self.machine.ledger.entries.iter().map(|entry| entry.id.clone()).collect()
+    }
+
+    /// Has resources in quarantine erased again by the next pass: that one, or all. Says how many.
+    pub fn retry_quarantine(&mut self, resource: Option<&Resource>) -> usize {
+        let all = self.machine.ledger.quarantine.iter();
+        let wanted = all.filter(|kept| resource.is_none_or(|only| kept.resource == *only));
+        self.machine.again = wanted.cloned().collect();
+        self.machine.again.len()
     }
 
     /// Grants no new lease while `shared` says what leases share. Nothing is taken away for it.
@@ -182,6 +197,7 @@ impl Tenants {
         self.listen().await;
         self.read_again();
         self.machine.access = site.cloned();
+        self.machine.weaker = wanted.map(|spec| spec.weaker_erase.clone()).unwrap_or_default();
         let host = wanted.map(|spec| &spec.host);
         let desired = wanted.map(model::desired);
         let converged = match (&desired, &self.problem) {
@@ -262,7 +278,7 @@ impl Tenants {
                 id: &id,
                 host,
                 seen: observed.leases.get(&id).unwrap_or(&nothing),
-                recorded: self.machine.ledger.entry(&id).is_some(),
+                entry: self.machine.ledger.entry(&id),
                 revoked: plan.revoked.contains(&id),
                 refusal: plan.refused.get(&id),
                 failure: self.failures.get(&id),
@@ -286,7 +302,8 @@ impl Tenants {
             && !observed.leases.values().any(starting);
         let retry = self.retry(&leases, &plan.steps, now);
         self.remember(&leases);
-        Pass { leases, settled, retry, changes, unseen: None }
+        let quarantine = self.machine.ledger.quarantine.clone();
+        Pass { leases, settled, retry, changes, quarantine, unseen: None }
     }
 
     /// The report when nothing could be seen: every lease that is known of, as unknown.
@@ -305,7 +322,7 @@ impl Tenants {
                 id: &id,
                 host,
                 seen: &nothing,
-                recorded: false,
+                entry: None,
                 revoked: false,
                 refusal: None,
                 failure: None,
@@ -316,7 +333,8 @@ impl Tenants {
         }
         self.remember(&leases);
         let retry = now.checked_add(SOON).ok();
-        Pass { leases, retry, unseen: Some(why), ..Pass::default() }
+        let quarantine = self.machine.ledger.quarantine.clone();
+        Pass { leases, retry, quarantine, unseen: Some(why), ..Pass::default() }
     }
 
     fn known<'a>(

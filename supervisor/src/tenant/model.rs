@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bulkhead_api::id::LeaseId;
-use bulkhead_api::lease::{Holding, LeaseSpec, RestartPolicy};
+use bulkhead_api::lease::{
+    CpuPartition, HeldVolume, Holding, InstanceKind, Isolation, LeaseSpec, RestartPolicy, Workload,
+};
+use bulkhead_api::resource::{Quarantined, Resource};
 use bulkhead_api::spec::HostSpec;
 use bulkhead_api::units::Bytes;
 
+use crate::class::Attached;
 use crate::host::cpulist;
 use crate::ledger::Entry;
 
@@ -36,31 +40,36 @@ pub struct Limits {
     pub swap: Option<Bytes>,
     /// Processes and threads.
     pub tasks: Option<u64>,
+    /// Whether the kernel balances load over the CPUs.
+    pub partition: CpuPartition,
 }
 
 /// `memory.max` counts pages (Linux, Documentation/admin-guide/cgroup-v2.rst).
 const PAGE: u64 = 4096;
 
 impl Limits {
-    /// Those that a holding asks for.
+    /// Those that a lease as recorded asks for.
     #[must_use]
-    pub fn of(holding: &Holding) -> Self {
+    pub fn of(entry: &Entry) -> Self {
+        let holding = &entry.holding;
         Self {
             cpus: holding.cpus.clone(),
             memory_nodes: holding.memory_nodes.clone(),
             memory: Some(Bytes::new(holding.memory.get() / PAGE * PAGE)),
             swap: Some(Bytes::new(0)),
             tasks: Some(TASKS),
+            partition: entry.spec.cpu_partition,
         }
     }
 
-    /// What is held under these limits.
+    /// What is held under these limits, as far as they tell.
     #[must_use]
     pub fn holding(&self) -> Holding {
         Holding {
             cpus: self.cpus.clone(),
             memory_nodes: self.memory_nodes.clone(),
             memory: self.memory.unwrap_or(Bytes::new(u64::MAX)),
+            ..Holding::default()
         }
     }
 
@@ -76,11 +85,24 @@ impl Limits {
             ("memory.max", amount(self.memory), amount(wanted.memory)),
             ("memory.swap.max", amount(self.swap), amount(wanted.swap)),
             ("pids.max", amount(self.tasks), amount(wanted.tasks)),
+            (
+                "cpuset.cpus.partition",
+                partition(self.partition).to_owned(),
+                partition(wanted.partition).to_owned(),
+            ),
         ];
         rows.into_iter()
             .filter(|(_, is, wanted)| is != wanted)
             .map(|(what, is, wanted)| format!("{what} is {is}, wanted {wanted}"))
             .collect()
+    }
+}
+
+/// As the kernel writes it.
+fn partition(partition: CpuPartition) -> &'static str {
+    match partition {
+        CpuPartition::Member => "member",
+        CpuPartition::Isolated => "isolated",
     }
 }
 
@@ -178,6 +200,10 @@ pub struct ObservedLease {
     pub fetching: bool,
     /// Digest of the fetched image, `sha256:…`.
     pub image_digest: Option<String>,
+    /// Resources that are there for it besides its control group; one that is not there is not listed.
+    pub resources: BTreeMap<Resource, Attached>,
+    /// Of a virtual machine that runs: every vCPU runs on its own CPU. Absent for all others.
+    pub pinned: Option<bool>,
 }
 
 impl ObservedLease {
@@ -186,6 +212,50 @@ impl ObservedLease {
     pub fn is_gone(&self) -> bool {
         *self == Self::default()
     }
+
+    /// An entry for what is there without one, to be taken back like any other lease; `None` where it holds
+    /// nothing.
+    #[must_use]
+    pub fn stray(&self, id: &LeaseId) -> Option<Entry> {
+        let mut holding = match &self.slice {
+            Some(slice) => slice.limits.holding(),
+            None => Holding::default(),
+        };
+        for resource in self.resources.keys() {
+            if let Resource::Volume { name, pool, extents } = resource {
+                let (name, pool, extents) = (name.clone(), pool.clone(), extents.clone());
+                holding.volumes.push(HeldVolume { name, pool, extents });
+            }
+        }
+        let spec = LeaseSpec {
+            site: None,
+            instance: InstanceKind::Container,
+            cpus: u32::try_from(holding.cpus.len()).unwrap_or(u32::MAX),
+            memory: holding.memory,
+            isolation: Isolation::Core,
+            cpu_partition: CpuPartition::Member,
+            hugepages: None,
+            cache: None,
+            gpus: Vec::new(),
+            networks: Vec::new(),
+            volumes: Vec::new(),
+            workload: Workload {
+                image: String::new(),
+                args: Vec::new(),
+                restart: RestartPolicy::Never,
+            },
+            revocable: None,
+        };
+        let holds = self.slice.is_some() || !self.resources.is_empty();
+        let granted = Entry::granted(id.clone(), spec, holding);
+        holds.then_some(Entry { releasing: true, ..granted })
+    }
+}
+
+/// Whether a resource is given by a step of its own: what ran, cores and memory come with the control group.
+#[must_use]
+pub fn given_apart(resource: &Resource) -> bool {
+    !matches!(resource, Resource::Instance | Resource::Cpu { .. } | Resource::Memory { .. })
 }
 
 /// What the machine shows of all leases.
@@ -197,6 +267,8 @@ pub struct Observed {
     pub unreadable: BTreeMap<LeaseId, String>,
     /// What two leases were found to share: no new lease is granted while it is so. Absent where nothing is.
     pub shared: Option<String>,
+    /// Resources in quarantine that are to be erased again now.
+    pub again: Vec<Quarantined>,
 }
 
 /// One change of the machine or the ledger. Each succeeds when it is done already.
@@ -212,10 +284,32 @@ pub enum Step {
     Unmount(LeaseId),
     /// Removes the lease's directory. After a crash part of it is left, and is removed again.
     RemoveFiles(LeaseId),
-    /// Takes the lease out of the ledger, once nothing of it is left: only now others can hold what it held.
+    /// Erases a resource, sees that it is clean and keeps the receipt; or puts it into quarantine. Only now
+    /// others can hold it. After a crash it is erased again.
+    Sanitise {
+        /// Who had it.
+        id: LeaseId,
+        /// What.
+        resource: Box<Resource>,
+    },
+    /// Takes the lease out of the ledger, once every resource has a receipt or is in quarantine.
     Forget(LeaseId),
-    /// Writes to the ledger what the lease will hold, before anything of it is there.
+    /// Writes to the ledger what the lease will hold, before anything of it is there; or what was found
+    /// without a record, to be taken back.
     Record(Box<Entry>),
+    /// Writes to the ledger that the lease is being taken back, before anything of it is.
+    Release(LeaseId),
+    /// Gives the lease a resource, or sets right what drifted. After a crash it is gone on with.
+    Attach {
+        /// Whose.
+        id: LeaseId,
+        /// What.
+        resource: Box<Resource>,
+        /// What is not as it should be; absent for a resource that is new.
+        drift: Option<String>,
+    },
+    /// Puts every vCPU on its own CPU. After a crash it is done again.
+    PinVcpus(LeaseId),
     /// Fetches and unpacks the image, in the background. After a crash a part is left: fetched anew.
     Fetch {
         /// For whom.
@@ -254,11 +348,34 @@ impl Step {
             | Self::Unmount(id)
             | Self::RemoveFiles(id)
             | Self::Forget(id)
+            | Self::Release(id)
+            | Self::PinVcpus(id)
+            | Self::Sanitise { id, .. }
+            | Self::Attach { id, .. }
             | Self::Fetch { id, .. }
             | Self::SetSlice { id, .. }
             | Self::StartService { id, .. } => id,
             Self::Record(entry) | Self::Bundle(entry) => &entry.id,
         }
+    }
+
+    /// What was not as it should be, and is set right by this step; `None` for all else.
+    #[must_use]
+    pub fn drift(&self) -> Option<String> {
+        match self {
+            Self::SetSlice { drift, .. } if !drift.is_empty() => Some(drift.join(", ")),
+            Self::Attach { resource, drift: Some(drift), .. } => {
+                Some(format!("{resource}: {drift}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Later steps of the same lease need not wait for this one, should it fail: what else is to be
+    /// sanitised is.
+    #[must_use]
+    pub fn stands_alone(&self) -> bool {
+        matches!(self, Self::Sanitise { resource, .. } if **resource != Resource::Instance)
     }
 }
 
@@ -270,12 +387,22 @@ impl fmt::Display for Step {
             Self::RemoveSlice(id) => write!(f, "remove slice of {id}"),
             Self::Unmount(id) => write!(f, "unmount directories of {id}"),
             Self::RemoveFiles(id) => write!(f, "remove files of {id}"),
+            Self::Sanitise { id, resource } => write!(f, "sanitise {resource} of {id}"),
             Self::Forget(id) => write!(f, "forget {id}"),
             Self::Record(entry) => {
-                let Holding { cpus, memory_nodes, memory } = &entry.holding;
+                let Holding { cpus, memory_nodes, memory, .. } = &entry.holding;
                 let (cpus, nodes) = (list(cpus), list(memory_nodes));
-                write!(f, "record {}: cpus {cpus}, nodes {nodes}, memory {memory}", entry.id)
+                let found = if entry.releasing { "found without a record" } else { "record" };
+                write!(f, "{found} {}: cpus {cpus}, nodes {nodes}, memory {memory}", entry.id)?;
+                let others = entry.holding.resources();
+                others.iter().filter(|r| given_apart(r)).try_for_each(|r| write!(f, ", {r}"))
             }
+            Self::Release(id) => write!(f, "take back {id}"),
+            Self::Attach { id, resource, drift: None } => write!(f, "give {resource} to {id}"),
+            Self::Attach { id, resource, drift: Some(drift) } => {
+                write!(f, "set {resource} of {id} right: {drift}")
+            }
+            Self::PinVcpus(id) => write!(f, "pin the vCPUs of {id}"),
             Self::Fetch { id, image } => write!(f, "fetch {image} for {id}"),
             Self::Bundle(entry) => write!(f, "write container of {}", entry.id),
             Self::SetSlice { id, drift, .. } if !drift.is_empty() => {

@@ -1,6 +1,6 @@
 //! Looks at one lease: units, control group, files, mounts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -65,7 +65,7 @@ pub fn state(row: &UnitRow) -> ServiceState {
     }
 }
 
-/// One lease; `fetching` is left false.
+/// One lease; `fetching`, `resources` and `pinned` are left empty.
 ///
 /// # Errors
 /// Whatever could not be read: the lease is then left alone.
@@ -109,6 +109,8 @@ pub async fn lease(
         files: found,
         fetching: false,
         image_digest: image.map(|image| image.digest),
+        resources: BTreeMap::new(),
+        pinned: None,
     })
 }
 

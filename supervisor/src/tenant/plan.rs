@@ -1,25 +1,30 @@
 //! `plan`: every revoke over all leases, then the grants. Pure and total.
 //!
 //! ```text
-//!  not wanted ──► cancel fetch ► stop service ► remove slice ► unmount ► remove files ► forget
-//!  wanted     ──► record ► fetch ► bundle ► set slice ► start service        (only what is missing)
+//!  not wanted ──► release ► cancel fetch ► stop service ► remove slice ► unmount ► remove files
+//!                 ► sanitise, resource by resource ► forget
+//!  wanted     ──► record ► fetch ► set slice ► attach, resource by resource ► bundle ► start ► pin
+//!                                                                           (only what is missing)
 //! ```
 //!
-//! A lease whose spec changed is taken back and granted anew. Room that a lease being taken back still holds
-//! is not given out before the ledger forgot it: such a grant is refused for now ([`Refusal::WaitsFor`])
-//! and comes with the look after. An impossible grant is a refusal and never holds up a revoke (law 2).
+//! A lease whose spec changed is taken back and granted anew. A resource of a lease that is being taken back is
+//! not given out before it has a receipt (law 3): such a grant is refused for now ([`Refusal::WaitsFor`])
+//! and comes with the look after. An impossible grant is a refusal and never holds up a revoke (law 2). What is
+//! there without a record is recorded first, as something to be taken back, so that it is sanitised as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::inventory::Inventory;
-use bulkhead_api::lease::{Holding, LeaseSpec, RestartPolicy};
-use bulkhead_lease::place::{Request, Shortage, place};
+use bulkhead_api::lease::{LeaseSpec, RestartPolicy};
+use bulkhead_lease::place::{Request, Shortage, Taken, place};
 
+use crate::class::Attached;
 use crate::ledger::{Entry, Ledger};
 use crate::oci::reference::Reference;
 use crate::tenant::model::{
     Desired, Limits, Observed, ObservedFiles, ObservedLease, Refusal, ServiceState, Step,
+    given_apart,
 };
 
 /// What to do now, in order, and what cannot be done.
@@ -52,12 +57,16 @@ pub fn plan(
         .collect();
     for id in found {
         let entry = ledger.entry(id);
-        if entry.is_none_or(|entry| desired.get(id) != Some(&entry.spec)) {
-            plan.steps.extend(revoke(id, seen(id), entry.is_some()));
+        if entry.is_none_or(|entry| entry.releasing || desired.get(id) != Some(&entry.spec)) {
+            plan.steps.extend(revoke(id, seen(id), ledger));
             plan.revoked.insert(id.clone());
         }
     }
-    let mut held = held(observed, ledger);
+    for kept in &observed.again {
+        let (id, resource) = (kept.lease.clone(), Box::new(kept.resource.clone()));
+        plan.steps.push(Step::Sanitise { id, resource });
+    }
+    let mut taken = taken(observed, ledger);
     // Nobody knows what these hold: any core may be theirs.
     let unknown: Vec<LeaseId> =
         observed.unreadable.keys().filter(|id| ledger.entry(id).is_none()).cloned().collect();
@@ -75,7 +84,7 @@ pub fn plan(
                 plan.refused.insert(id.clone(), Refusal::Unknown(unknown.clone()));
                 continue;
             }
-            None => match new_entry(id, spec, inventory, &held, &plan.revoked) {
+            None => match new_entry(id, spec, inventory, &taken, &plan.revoked) {
                 Ok(entry) => entry,
                 Err(refusal) => {
                     plan.refused.insert(id.clone(), refusal);
@@ -83,41 +92,56 @@ pub fn plan(
                 }
             },
         };
-        held.insert(id.clone(), entry.holding.clone());
+        taken.held.insert(id.clone(), entry.holding.clone());
         plan.steps.extend(grant(entry, seen(id), ledger.entry(id).is_none()));
     }
     plan
 }
 
-fn revoke(id: &LeaseId, seen: &ObservedLease, recorded: bool) -> Vec<Step> {
-    let steps = [
+fn revoke(id: &LeaseId, seen: &ObservedLease, ledger: &Ledger) -> Vec<Step> {
+    let entry = ledger.entry(id);
+    let mut steps = Vec::new();
+    match entry {
+        Some(entry) if entry.releasing => {}
+        Some(_) => steps.push(Step::Release(id.clone())),
+        None => steps.extend(seen.stray(id).map(|stray| Step::Record(Box::new(stray)))),
+    }
+    let there = [
         (seen.fetching, Step::CancelFetch(id.clone())),
         (seen.service.is_some(), Step::StopService(id.clone())),
         (seen.slice.is_some(), Step::RemoveSlice(id.clone())),
         (seen.mounts > 0, Step::Unmount(id.clone())),
         // What is being fetched has files, seen or not.
         (seen.fetching || seen.files != ObservedFiles::Absent, Step::RemoveFiles(id.clone())),
-        (recorded, Step::Forget(id.clone())),
     ];
-    steps.into_iter().filter_map(|(needed, step)| needed.then_some(step)).collect()
+    steps.extend(there.into_iter().filter_map(|(needed, step)| needed.then_some(step)));
+    if let Some(entry) = entry {
+        let dirty = ledger.dirty(entry);
+        if dirty.is_empty() {
+            steps.push(Step::Forget(id.clone()));
+        }
+        let sanitise = |resource| Step::Sanitise { id: id.clone(), resource: Box::new(resource) };
+        steps.extend(dirty.into_iter().map(sanitise));
+    }
+    steps
 }
 
-/// What cannot be given out: all that the ledger holds, and what a slice without an entry was seen to hold.
-fn held(observed: &Observed, ledger: &Ledger) -> BTreeMap<LeaseId, Holding> {
-    let mut held = ledger.held();
+/// What cannot be given out: what the ledger says, and what is there without a record.
+fn taken(observed: &Observed, ledger: &Ledger) -> Taken {
+    let mut taken = ledger.taken();
     for (id, seen) in &observed.leases {
-        if let Some(slice) = &seen.slice {
-            held.entry(id.clone()).or_insert_with(|| slice.limits.holding());
+        if let (None, Some(stray)) = (ledger.entry(id), seen.stray(id)) {
+            taken.held.insert(id.clone(), stray.holding);
         }
     }
-    held
+    taken
 }
 
 fn new_entry(
     id: &LeaseId,
     spec: &LeaseSpec,
     inventory: &Inventory,
-    held: &BTreeMap<LeaseId, Holding>,
+    taken: &Taken,
     revoked: &BTreeSet<LeaseId>,
 ) -> Result<Entry, Refusal> {
     spec.check().map_err(|(field, message)| Refusal::Spec { field, message })?;
@@ -125,10 +149,10 @@ fn new_entry(
         field: "spec.workload.image",
         message: format!("{error}"),
     })?;
-    let request = Request { cores: spec.cpus, memory: spec.memory };
-    match place(inventory, held, request) {
-        Ok(holding) => Ok(Entry { id: id.clone(), spec: spec.clone(), holding }),
-        Err(shortage) => Err(shortage_now(&shortage, inventory, held, revoked, request)),
+    let request = Request::of(spec);
+    match place(inventory, taken, &request) {
+        Ok(holding) => Ok(Entry::granted(id.clone(), spec.clone(), holding)),
+        Err(shortage) => Err(shortage_now(&shortage, inventory, taken, revoked, &request)),
     }
 }
 
@@ -136,14 +160,15 @@ fn new_entry(
 fn shortage_now(
     shortage: &Shortage,
     inventory: &Inventory,
-    held: &BTreeMap<LeaseId, Holding>,
+    taken: &Taken,
     revoked: &BTreeSet<LeaseId>,
-    request: Request,
+    request: &Request,
 ) -> Refusal {
-    let mut later = held.clone();
-    later.retain(|id, _| !revoked.contains(id));
-    if later.len() < held.len() && place(inventory, &later, request).is_ok() {
-        return Refusal::WaitsFor(held.keys().filter(|id| revoked.contains(id)).cloned().collect());
+    let mut later = taken.clone();
+    later.held.retain(|id, _| !revoked.contains(id));
+    if later.held.len() < taken.held.len() && place(inventory, &later, request).is_ok() {
+        let going = taken.held.keys().filter(|id| revoked.contains(id));
+        return Refusal::WaitsFor(going.cloned().collect());
     }
     Refusal::Shortage(shortage.to_string())
 }
@@ -151,29 +176,39 @@ fn shortage_now(
 fn grant(entry: Entry, seen: &ObservedLease, new: bool) -> Vec<Step> {
     let id = entry.id.clone();
     let restart = entry.spec.workload.restart;
-    let limits = Limits::of(&entry.holding);
+    let limits = Limits::of(&entry);
     let mut steps = Vec::new();
     if new {
         steps.push(Step::Record(Box::new(entry.clone())));
     }
     let bundled = matches!(&seen.files, ObservedFiles::Bundled(made_for) if **made_for == entry);
+    let wanted: Vec<_> = entry.holding.resources().into_iter().filter(given_apart).collect();
+    let complete = wanted.iter().all(|resource| seen.resources.contains_key(resource));
     let mut runs = seen.service.is_some();
-    if !bundled {
-        if runs {
-            // Its files were lost beneath it: it could not be started again as it is.
-            steps.push(Step::StopService(id.clone()));
-            runs = false;
-        }
-        if seen.files != ObservedFiles::Fetched {
-            let image = entry.spec.workload.image.clone();
-            steps.push(Step::Fetch { id: id.clone(), image });
-        }
-        steps.push(Step::Bundle(Box::new(entry)));
+    if runs && !(bundled && complete) {
+        // What it stands on was lost beneath it: it could not be started again as it is.
+        steps.push(Step::StopService(id.clone()));
+        runs = false;
+    }
+    if !bundled && seen.files != ObservedFiles::Fetched {
+        let image = entry.spec.workload.image.clone();
+        steps.push(Step::Fetch { id: id.clone(), image });
     }
     let there = seen.slice.as_ref().filter(|slice| slice.active);
     let drift = there.map(|slice| slice.limits.drift(&limits)).unwrap_or_default();
     if there.is_none() || !drift.is_empty() {
         steps.push(Step::SetSlice { id: id.clone(), limits, drift });
+    }
+    for resource in wanted {
+        let drift = match seen.resources.get(&resource) {
+            Some(Attached::Yes) => continue,
+            Some(Attached::Drifted(how)) => Some(how.clone()),
+            Some(Attached::No) | None => None,
+        };
+        steps.push(Step::Attach { id: id.clone(), resource: Box::new(resource), drift });
+    }
+    if !bundled {
+        steps.push(Step::Bundle(Box::new(entry)));
     }
     let state = seen.service.map(|service| service.state);
     // systemd never leaves such a unit alone by itself: somebody else stopped it.
@@ -183,6 +218,8 @@ fn grant(entry: Entry, seen: &ObservedLease, new: bool) -> Vec<Step> {
     }
     if !runs || cut_off || state == Some(ServiceState::Stopped) {
         steps.push(Step::StartService { id, restart });
+    } else if seen.pinned == Some(false) {
+        steps.push(Step::PinVcpus(id));
     }
     steps
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use bulkhead_api::inventory::{Core, CpuTopology, NumaNode};
-use bulkhead_api::lease::{InstanceKind, Workload};
+use bulkhead_api::lease::{CpuPartition, InstanceKind, Isolation, Workload};
 use bulkhead_api::units::Bytes;
 use expect_test::{Expect, expect};
 
@@ -17,7 +17,7 @@ pub(crate) fn host(cores: u32) -> Inventory {
     let cpus = (0..cores).collect();
     Inventory {
         cpu: CpuTopology { cores: (0..cores).map(core).collect(), ..CpuTopology::default() },
-        memory: vec![NumaNode { id: 0, total: Bytes::new(4 << 30), cpus }],
+        memory: vec![NumaNode { id: 0, total: Bytes::new(4 << 30), cpus, hugepages: Vec::new() }],
         ..Inventory::default()
     }
 }
@@ -32,6 +32,10 @@ pub(crate) fn spec(cpus: u32, mib: u64) -> LeaseSpec {
         instance: InstanceKind::Container,
         cpus,
         memory: Bytes::new(mib << 20),
+        isolation: Isolation::Core,
+        cpu_partition: CpuPartition::Member,
+        hugepages: None,
+        cache: None,
         gpus: vec![],
         networks: vec![],
         volumes: vec![],
@@ -47,15 +51,15 @@ pub(crate) fn spec(cpus: u32, mib: u64) -> LeaseSpec {
 fn entry(name: &str, spec: LeaseSpec, cpus: &[u32]) -> Entry {
     let memory = spec.memory;
     let cpus = cpus.iter().copied().collect();
-    let holding = Holding { cpus, memory_nodes: BTreeSet::from([0]), memory };
-    Entry { id: id(name), spec, holding }
+    let holding = Holding { cpus, memory_nodes: BTreeSet::from([0]), memory, ..Holding::default() };
+    Entry::granted(id(name), spec, holding)
 }
 
 /// As a granted lease looks.
 fn granted(entry: &Entry, state: ServiceState) -> ObservedLease {
     ObservedLease {
         slice: Some(ObservedSlice {
-            limits: Limits::of(&entry.holding),
+            limits: Limits::of(entry),
             active: true,
             populated: true,
         }),
@@ -64,6 +68,8 @@ fn granted(entry: &Entry, state: ServiceState) -> ObservedLease {
         files: ObservedFiles::Bundled(Box::new(entry.clone())),
         fetching: false,
         image_digest: None,
+        resources: BTreeMap::new(),
+        pinned: None,
     }
 }
 
@@ -319,7 +325,7 @@ fn nothing_is_placed_beside_a_lease_that_nobody_knows_the_cores_of() {
 #[test]
 fn a_host_that_is_not_isolated_lets_nobody_in_and_takes_nothing_away() {
     let runs = entry("a", spec(1, 64), &[1]);
-    let ledger = Ledger { entries: vec![runs.clone()] };
+    let ledger = Ledger { entries: vec![runs.clone()], quarantine: Vec::new() };
     let mut observed = Observed::default();
     observed.leases.insert(id("a"), granted(&runs, ServiceState::Running));
     let desired = Desired::from([(id("a"), spec(1, 64)), (id("b"), spec(1, 64))]);
@@ -347,7 +353,7 @@ fn a_download_that_shows_no_files_yet_is_cancelled_and_cleaned_up() {
 
 #[test]
 fn every_limit_that_is_not_as_wanted_is_drift() {
-    let wanted = Limits::of(&entry("a", spec(1, 64), &[1]).holding);
+    let wanted = Limits::of(&entry("a", spec(1, 64), &[1]));
     let drift = Limits::default().drift(&wanted);
     let files = ["cpuset.cpus", "cpuset.mems", "memory.max", "memory.swap.max", "pids.max"];
     let named: Vec<&str> = drift.iter().filter_map(|part| part.split(' ').next()).collect();

@@ -6,6 +6,7 @@ use bulkhead_api::lease::{Holding, LeasePhase, LeaseStatus, ReportedLease};
 use bulkhead_api::time::Timestamp;
 
 use crate::host::cpulist;
+use crate::ledger::Entry;
 use crate::tenant::converge::Failure;
 use crate::tenant::model::{ObservedFiles, ObservedLease, Refusal, ServiceState};
 use crate::tenant::units::RESTART_MAX_S;
@@ -19,8 +20,8 @@ pub struct Facts<'a> {
     pub host: Option<&'a HostId>,
     /// What was seen of it.
     pub seen: &'a ObservedLease,
-    /// It is in the ledger.
-    pub recorded: bool,
+    /// What the ledger says of it.
+    pub entry: Option<&'a Entry>,
     /// It is being taken back.
     pub revoked: bool,
     /// Why it is not granted.
@@ -52,7 +53,10 @@ impl Said {
 #[must_use]
 pub fn report(facts: &Facts<'_>, before: Option<&LeaseStatus>, now: Timestamp) -> ReportedLease {
     let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
-    for (kind, said) in [("Granted", granted(facts)), ("Running", running(facts))] {
+    let said = [("Granted", Some(granted(facts))), ("Running", Some(running(facts)))];
+    let cache = [("CacheParted", cache(facts))];
+    for (kind, said) in said.into_iter().chain(cache) {
+        let Some(said) = said else { continue };
         let condition = Condition {
             kind: kind.to_owned(),
             status: said.status,
@@ -69,7 +73,7 @@ pub fn report(facts: &Facts<'_>, before: Option<&LeaseStatus>, now: Timestamp) -
     let status = LeaseStatus {
         phase: phase(facts),
         host: facts.host.cloned(),
-        holding: seen.slice.as_ref().map(|slice| slice.limits.holding()),
+        holding: holding(facts),
         image_digest: seen.image_digest.clone(),
         starts: service.map_or(0, |service| service.restarts.saturating_add(1)),
         pid: service.and_then(|service| service.pid),
@@ -77,6 +81,21 @@ pub fn report(facts: &Facts<'_>, before: Option<&LeaseStatus>, now: Timestamp) -
         observed: Some(now),
     };
     ReportedLease { id: facts.id.clone(), status }
+}
+
+/// Cores and memory as read back; the rest as recorded, which was read back before the program started. Of a
+/// lease that is being taken back: what nobody else can have yet.
+fn holding(facts: &Facts<'_>) -> Option<Holding> {
+    let slice = facts.seen.slice.as_ref().map(|slice| slice.limits.holding());
+    let recorded = facts.entry.map(|entry| entry.holding.without(&entry.clean));
+    match (slice, recorded) {
+        (Some(slice), Some(recorded)) => {
+            let Holding { cpus, memory_nodes, memory, .. } = slice;
+            Some(Holding { cpus, memory_nodes, memory, ..recorded })
+        }
+        (Some(slice), None) => Some(slice),
+        (None, recorded) => recorded.filter(|_| facts.revoked),
+    }
 }
 
 fn phase(facts: &Facts<'_>) -> LeasePhase {
@@ -102,6 +121,19 @@ fn phase(facts: &Facts<'_>) -> LeasePhase {
     }
 }
 
+/// A lease that asks for cache of its own has it only where the processor can part it.
+fn cache(facts: &Facts<'_>) -> Option<Said> {
+    let entry = facts.entry.filter(|entry| entry.spec.cache.is_some())?;
+    Some(if entry.holding.cache.is_empty() {
+        let message = "the processor cannot part its cache, or the kernel does not offer it";
+        Said::new(Truth::False, "NoCacheControl", message.to_owned(), "operator")
+    } else {
+        let ways = entry.holding.cache.iter().map(|c| format!("{:#x} of cache {}", c.mask, c.cache));
+        let message = format!("ways {}", ways.collect::<Vec<_>>().join(", "));
+        Said::new(Truth::True, "Held", message, "supervisor")
+    })
+}
+
 fn failed(failure: &Failure) -> Said {
     let message = format!("{}: {} (attempt {})", failure.step, failure.message, failure.count);
     Said {
@@ -123,7 +155,7 @@ fn granted(facts: &Facts<'_>) -> Said {
         return failed(failure);
     }
     if facts.revoked {
-        return no("Releasing", format!("still there: {}", left(seen)), "supervisor");
+        return no("Releasing", format!("still there: {}", left(facts)), "supervisor");
     }
     if let Some(refusal) = facts.refusal {
         let owner = match refusal {
@@ -137,10 +169,13 @@ fn granted(facts: &Facts<'_>) -> Said {
         return no("Fetching", "the image is being fetched from the site".to_owned(), "supervisor");
     }
     match (&seen.slice, &seen.files) {
-        (Some(slice), ObservedFiles::Bundled(_)) if facts.recorded && slice.active => {
-            let Holding { cpus, memory_nodes, memory } = slice.limits.holding();
+        (Some(slice), ObservedFiles::Bundled(_)) if facts.entry.is_some() && slice.active => {
+            let Holding { cpus, memory_nodes, memory, .. } = slice.limits.holding();
             let (cpus, nodes) = (cpulist::render(&cpus), cpulist::render(&memory_nodes));
-            let message = format!("cpus {cpus}, nodes {nodes}, memory {memory}, as read back");
+            let others = seen.resources.keys().map(|resource| format!(", {resource}"));
+            let others: String = others.collect();
+            let message =
+                format!("cpus {cpus}, nodes {nodes}, memory {memory}{others}, as read back");
             Said::new(Truth::True, "Held", message, "supervisor")
         }
         _ => no("Granting", "steps are under way".to_owned(), "supervisor"),
@@ -148,7 +183,8 @@ fn granted(facts: &Facts<'_>) -> Said {
 }
 
 /// What of a lease is still there, in words.
-fn left(seen: &ObservedLease) -> String {
+fn left(facts: &Facts<'_>) -> String {
+    let seen = facts.seen;
     let parts = [
         (seen.fetching, "a download"),
         (seen.service.is_some(), "its service"),
@@ -158,7 +194,18 @@ fn left(seen: &ObservedLease) -> String {
         (seen.files != ObservedFiles::Absent, "files"),
     ];
     let there: Vec<&str> = parts.iter().filter(|(is, _)| *is).map(|(_, what)| *what).collect();
-    if there.is_empty() { "its entry in the ledger".to_owned() } else { there.join(", ") }
+    if !there.is_empty() {
+        return there.join(", ");
+    }
+    let dirty = |entry: &Entry| {
+        let all = entry.holding.resources().into_iter();
+        let dirty = all.filter(|resource| !entry.clean.contains(resource));
+        dirty.map(|resource| format!("{resource}, not sanitised yet")).collect::<Vec<_>>()
+    };
+    match facts.entry.map(dirty) {
+        Some(dirty) if !dirty.is_empty() => dirty.join("; "),
+        _ => "its entry in the ledger".to_owned(),
+    }
 }
 
 fn running(facts: &Facts<'_>) -> Said {

@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use bulkhead_api::condition::find;
 use bulkhead_api::units::Bytes;
 
@@ -12,14 +15,14 @@ fn at(second: i64) -> Timestamp {
 
 fn holding() -> Holding {
     let memory = Bytes::new(64 << 20);
-    Holding { cpus: [2, 3].into(), memory_nodes: [0].into(), memory }
+    Holding { cpus: [2, 3].into(), memory_nodes: [0].into(), memory, ..Holding::default() }
 }
 
 fn seen(state: ServiceState, pid: Option<u32>, exit: Option<Exit>) -> ObservedLease {
-    let entry = Entry { id: id("a"), spec: spec(1, 64), holding: holding() };
+    let entry = Entry::granted(id("a"), spec(1, 64), holding());
     ObservedLease {
         slice: Some(ObservedSlice {
-            limits: Limits::of(&holding()),
+            limits: Limits::of(&entry),
             active: true,
             populated: pid.is_some(),
         }),
@@ -28,7 +31,16 @@ fn seen(state: ServiceState, pid: Option<u32>, exit: Option<Exit>) -> ObservedLe
         files: ObservedFiles::Bundled(Box::new(entry)),
         fetching: false,
         image_digest: Some("sha256:00".to_owned()),
+        resources: BTreeMap::new(),
+        pinned: None,
     }
+}
+
+/// The entry of every lease here.
+fn recorded() -> &'static Entry {
+    static ENTRY: LazyLock<Entry> =
+        LazyLock::new(|| Entry::granted(id("a"), spec(1, 64), holding()));
+    &ENTRY
 }
 
 fn facts<'a>(id: &'a LeaseId, seen: &'a ObservedLease) -> Facts<'a> {
@@ -36,7 +48,7 @@ fn facts<'a>(id: &'a LeaseId, seen: &'a ObservedLease) -> Facts<'a> {
         id,
         host: None,
         seen,
-        recorded: true,
+        entry: Some(recorded()),
         revoked: false,
         refusal: None,
         failure: None,
@@ -110,7 +122,7 @@ fn how_a_program_ended_is_said() {
 #[test]
 fn every_way_not_to_be_granted_has_its_own_reason_and_owner() {
     let (id, nothing) = (id("a"), ObservedLease::default());
-    let base = Facts { recorded: false, ..facts(&id, &nothing) };
+    let base = Facts { entry: None, ..facts(&id, &nothing) };
     let short = Refusal::Shortage("cpus: 9 cores wanted, 2 free of 3".to_owned());
     let waits = Refusal::WaitsFor(vec![id.clone()]);
     let shared = Refusal::NotIsolated("CPU 4 of two".to_owned());
@@ -148,7 +160,7 @@ fn every_way_not_to_be_granted_has_its_own_reason_and_owner() {
             "False ImageAbsent (tenant)",
         ),
         (
-            Facts { seen: &fetching, recorded: true, ..base },
+            Facts { seen: &fetching, entry: Some(recorded()), ..base },
             LeasePhase::Granting,
             "False Fetching (supervisor)",
         ),
@@ -201,7 +213,7 @@ fn a_condition_keeps_the_time_of_its_last_change() {
 fn a_closed_ledger_does_not_hide_that_a_program_runs() {
     let (id, seen) = (id("a"), seen(ServiceState::Running, Some(7), None));
     let facts =
-        Facts { recorded: false, closed: Some(("LedgerDamaged", "x")), ..facts(&id, &seen) };
+        Facts { entry: None, closed: Some(("LedgerDamaged", "x")), ..facts(&id, &seen) };
     let (phase, granted, running) = said(&facts);
     assert_eq!(phase, LeasePhase::Running);
     assert_eq!(granted, "Unknown LedgerDamaged (operator)");

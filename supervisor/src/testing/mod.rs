@@ -46,6 +46,8 @@ pub(crate) fn spec(generation: u64) -> HostSpec {
         not_before: now - Duration::from_secs(1800),
         expiry: now + Duration::from_secs(1800),
         leases: Vec::new(),
+        weaker_erase: std::collections::BTreeSet::new(),
+        returning: None,
     }
 }
 
@@ -72,6 +74,7 @@ pub(crate) fn boot_files(root: &Path, authority: &Authority, link: &str) -> Path
             link: link.to_owned(),
             extensions: Vec::new(),
             boot: 3,
+            returning: None,
         },
         image_version: "1.2.3".to_owned(),
         nic: "eth0".to_owned(),
