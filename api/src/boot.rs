@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{MacAddr, SiteName, SystemUuid, TicketSecret};
+use crate::id::{LeaseId, MacAddr, SiteName, SystemUuid, TicketSecret};
+use crate::lease::Workload;
 
 /// Where the image build puts [`StageOneConfig`] in the initrd.
 pub const STAGE_ONE_CONFIG: &str = "/bulkhead/boot.json";
@@ -108,6 +109,10 @@ pub struct SiteBoot {
     pub extensions: Vec<String>,
     /// Counts boots of this machine up, from 1.
     pub boot: u64,
+    /// The machine comes back from the tenant of this `bareMetal` lease: it is sanitised before anything else,
+    /// whatever the registry remembers. Absent else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returning: Option<LeaseId>,
 }
 
 /// What stage 1 leaves for the supervisor. Mode 0600: it holds the ticket.
@@ -135,4 +140,52 @@ pub struct BootFacts {
     pub gateway: Option<Ipv4Addr>,
     /// Milliseconds since the kernel started at which each phase ended, in order.
     pub marks: Vec<(String, u64)>,
+}
+
+/// Where a UKI is in the OCI image of a `bareMetal` lease: the first of these files, in this order.
+pub const TENANT_UKI: [&str; 2] = ["boot/uki.efi", "EFI/BOOT/BOOTX64.EFI"];
+/// OCI host that stands for the site's own cache.
+pub const SITE_IMAGES: &str = "oci://bulkhead.site/";
+
+/// When the machine of a `bareMetal` lease boots the UKI of the lease's image: `workload.args`.
+///
+/// | `args` | |
+/// |---|---|
+/// | `[]` | at every boot |
+/// | `["once"]` | until it was fetched whole once: an installer. From then on the site offers no boot file, and the firmware goes on to its next boot entry: the local disk |
+///
+/// There is no form without a UKI: the disks of a host are blank when a tenant gets them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MetalBoot {
+    /// At every boot.
+    #[default]
+    Always,
+    /// Once; then the local disk.
+    Once,
+}
+
+impl MetalBoot {
+    /// As a lease's workload says.
+    ///
+    /// # Errors
+    /// The field's path and a sentence.
+    pub fn of(workload: &Workload) -> Result<Self, (&'static str, String)> {
+        if !workload.image.starts_with(SITE_IMAGES) {
+            let message = format!(
+                "{:?}: a bareMetal lease boots over the network, from an image of its site: \
+                 {SITE_IMAGES}NAME:TAG",
+                workload.image
+            );
+            return Err(("spec.workload.image", message));
+        }
+        match workload.args.as_slice() {
+            [] => Ok(Self::Always),
+            [word] if word == "once" => Ok(Self::Once),
+            other => {
+                let message = format!("{other:?} of a bareMetal lease: expected [] or [\"once\"]");
+                Err(("spec.workload.args", message))
+            }
+        }
+    }
 }

@@ -220,6 +220,8 @@ pub enum HostPhase {
     Ready,
     /// Enrolled, its stream is closed; leases are as last seen.
     Unreachable,
+    /// The tenant of a `bareMetal` lease has it, or had it and it has not come back.
+    HandedOver,
 }
 
 /// What is known of a host.

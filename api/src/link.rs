@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{MacAddr, SystemUuid};
+use crate::id::{LeaseId, MacAddr, SystemUuid};
 
 /// Generated client, server and messages of `proto/link.proto`.
 #[cfg(feature = "grpc")]
@@ -48,4 +48,38 @@ pub struct Hello {
     pub boot: u64,
     /// Generation of the spec that the host accepted last; 0 = none.
     pub accepted_generation: u64,
+}
+
+/// A host asks its site to hand its machine over to the tenant of a `bareMetal` lease at the next boot.
+///
+/// The site takes the lease's content from the spec that it verified itself; the host only says that it is drained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HandOver {
+    /// Which lease.
+    pub lease: LeaseId,
+}
+
+/// What the site says to a [`HandOver`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HandOverAnswer {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// Why not; absent: the site has the tenant's UKI and remembers the hand-over durably, so that the host may
+    /// reboot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<HandOverRefusal>,
+}
+
+/// Why a machine is not handed over. The host may ask again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HandOverRefusal {
+    /// One word in CamelCase, for conditions.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    /// Who has to act next, as in [`crate::condition::Condition`].
+    pub owner: String,
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{HostId, MacAddr, SystemUuid};
+use crate::id::{HostId, LeaseId, MacAddr, SystemUuid};
 use crate::time::Timestamp;
 
 /// A machine that asked to boot.
@@ -36,6 +36,39 @@ pub struct Machine {
     /// Last seen.
     #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
     pub last_seen: Timestamp,
+    /// A tenant has the machine to itself, or had it and it has not come back; absent else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenancy: Option<Tenancy>,
+}
+
+/// A machine in the hands of the tenant of a `bareMetal` lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Tenancy {
+    /// Whose.
+    pub lease: LeaseId,
+    /// Where it is on its way.
+    pub stage: TenancyStage,
+    /// SHA-256 of the tenant's UKI, hexadecimal.
+    pub uki_sha256: String,
+    /// How often the tenant's UKI went out whole.
+    pub fetched: u64,
+    /// When `stage` was reached.
+    #[cfg_attr(feature = "schema", schema(value_type = String, format = DateTime))]
+    pub since: Timestamp,
+}
+
+/// Where a [`Tenancy`] is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum TenancyStage {
+    /// The site remembers the hand-over; the machine has not asked for anything since.
+    Leaving,
+    /// The machine left our image: it boots what the tenant wants.
+    Given,
+    /// The lease is no longer wanted: the next boot is of our image, to be sanitised.
+    Returning,
 }
 
 /// Whether a machine may boot.

@@ -7,6 +7,7 @@
 //! The signature covers the bytes as they travel, so that no canonical form is needed. A host accepts a
 //! spec for itself alone, in its time, of a generation above the last one ([`accept`]).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{HostId, LeaseId};
 use crate::lease::LeaseSpec;
+use crate::resource::ResourceClass;
 use crate::time::Timestamp;
 
 /// Keeps a spec's signature from being one of anything else.
@@ -36,6 +38,14 @@ pub struct HostSpec {
     pub expiry: Timestamp,
     /// Leases wanted on the host; every other one is taken back.
     pub leases: Vec<WantedLease>,
+    /// Classes of which the site accepts a weaker erase where the full one fails; the receipt says so.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub weaker_erase: BTreeSet<ResourceClass>,
+    /// The tenant of this `bareMetal` lease had the machine, or may have had it: nothing is granted before every
+    /// disk is erased and [`HostStatus::sanitised`](crate::status::HostStatus::sanitised) names the lease. Signed, so
+    /// that nobody on the path can take it away. Absent else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returning: Option<LeaseId>,
 }
 
 /// A lease in a host spec.

@@ -130,7 +130,8 @@ fn judge_host(host: &Host, goal: Goal) -> Verdict {
             | HostPhase::Quarantined
             | HostPhase::Refused
             | HostPhase::Joining
-            | HostPhase::Unreachable,
+            | HostPhase::Unreachable
+            | HostPhase::HandedOver,
         ) => Verdict::NotYet(said),
     }
 }
