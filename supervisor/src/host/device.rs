@@ -1,11 +1,10 @@
-//! NICs, disks, PCI functions, clocks, TPM and firmware from sysfs.
-
-use std::path::Path;
+//! NICs, disks, clocks, TPM and firmware from sysfs.
 
 use bulkhead_api::id::SystemUuid;
-use bulkhead_api::inventory::{Disk, Firmware, Nic, PciFunction, PtpClock, Tpm};
+use bulkhead_api::inventory::{Disk, DiskClaim, Firmware, Nic, PtpClock, Tpm};
 use bulkhead_api::units::Bytes;
 
+use super::pci::{bdf_of, node_of};
 use super::tree::{Tree, numbers};
 
 const DMI: &str = "sys/class/dmi/id";
@@ -81,16 +80,30 @@ pub(super) fn disks(tree: &mut Tree<'_>) -> Vec<Disk> {
         let serial = tree
             .text(&format!("{below}/device/serial"))
             .or_else(|| tree.text(&format!("{below}/serial")));
+        let bdf = controller(tree, &format!("{below}/device"));
         disks.push(Disk {
             transport: transport(tree.link(&format!("{below}/device/subsystem"))),
             model: model.unwrap_or_default(),
             serial: serial.unwrap_or_default(),
             size: Bytes::new(sectors.saturating_mul(512)),
             rotational: tree.text(&format!("{below}/queue/rotational")).as_deref() == Some("1"),
+            node: bdf.as_deref().and_then(|bdf| node_of(tree, bdf)),
+            bdf,
+            claim: DiskClaim::Unknown,
             name,
         });
     }
     disks
+}
+
+/// PCI address of a disk's controller; of several paths to a namespace the first.
+fn controller(tree: &mut Tree<'_>, device: &str) -> Option<String> {
+    let own = tree.real(device).as_deref().and_then(bdf_of);
+    own.or_else(|| {
+        let names = tree.names(device);
+        let number = numbers(&names, "nvme").first().copied()?;
+        tree.real(&format!("{device}/nvme{number}")).as_deref().and_then(bdf_of)
+    })
 }
 
 /// With several paths to a namespace the kernel shows it below the NVM subsystem instead of the controller.
@@ -99,32 +112,6 @@ fn transport(subsystem: Option<String>) -> String {
         Some("nvme-subsystem") => "nvme".to_owned(),
         _ => subsystem.unwrap_or_default(),
     }
-}
-
-pub(super) fn pci(tree: &mut Tree<'_>) -> Vec<PciFunction> {
-    let mut functions = Vec::new();
-    for bdf in tree.names("sys/bus/pci/devices") {
-        let below = format!("sys/bus/pci/devices/{bdf}");
-        let (Some(vendor), Some(device), Some(class)) = (
-            tree.hex(&format!("{below}/vendor")),
-            tree.hex(&format!("{below}/device")),
-            tree.hex(&format!("{below}/class")),
-        ) else {
-            continue;
-        };
-        let node = tree.quiet_text(&format!("{below}/numa_node"));
-        functions.push(PciFunction {
-            vendor,
-            device,
-            class,
-            driver: tree.link(&format!("{below}/driver")),
-            iommu_group: tree.link(&format!("{below}/iommu_group")).and_then(|g| g.parse().ok()),
-            // The kernel says -1 where the platform does not say.
-            node: node.and_then(|text| text.parse().ok()),
-            bdf,
-        });
-    }
-    functions
 }
 
 pub(super) fn ptp_clocks(tree: &mut Tree<'_>) -> Vec<PtpClock> {
@@ -148,26 +135,4 @@ pub(super) fn tpm(tree: &mut Tree<'_>) -> Option<Tpm> {
     let name = format!("tpm{number}");
     let version_major = tree.parse(&format!("sys/class/tpm/{name}/tpm_version_major")).unwrap_or(0);
     Some(Tpm { name, version_major })
-}
-
-/// The innermost PCI function on a device's path: a virtio device is a child of one.
-fn bdf_of(device: &Path) -> Option<String> {
-    device
-        .components()
-        .rev()
-        .filter_map(|part| part.as_os_str().to_str())
-        .find(|name| is_bdf(name))
-        .map(str::to_owned)
-}
-
-fn is_bdf(name: &str) -> bool {
-    let mut parts = name.split([':', '.']);
-    let widths_fit = [4, 2, 2, 1]
-        .iter()
-        .all(|&width| parts.next().is_some_and(|part| part.len() == width && is_hex(part)));
-    widths_fit && parts.next().is_none() && name.contains('.')
-}
-
-fn is_hex(text: &str) -> bool {
-    text.bytes().all(|c| c.is_ascii_hexdigit())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use bulkhead_api::inventory::Inventory;
 
 use super::tree::Tree;
-use super::{device, gpu, processor};
+use super::{device, gpu, pci, processor};
 
 /// Reads the host below `root` (`/` on a host). Never fails: what cannot be read is in `problems`.
 #[must_use]
@@ -29,7 +29,7 @@ fn observe_tree(root: &Path, image: &str) -> Inventory {
         memory,
         nics: device::nics(&mut tree),
         disks: device::disks(&mut tree),
-        pci: device::pci(&mut tree),
+        pci: pci::pci(&mut tree),
         ptp_clocks: device::ptp_clocks(&mut tree),
         tpm: device::tpm(&mut tree),
         gpus: Vec::new(),

@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use bulkhead_api::inventory::{HugepagePool, Resctrl};
+use bulkhead_api::resource::PageSize;
 use bulkhead_api::units::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -70,6 +72,7 @@ fn processors(tree: &mut Recorded) {
         tree.files(&format!("{cpu}/cpu{number}/cache/index0"), &l1);
         let l3 = [
             ("level", "3"),
+            ("id", socket.as_str()),
             ("type", "Unified"),
             ("size", "262144K"),
             ("shared_cpu_list", siblings),
@@ -80,6 +83,10 @@ fn processors(tree: &mut Recorded) {
         let below = format!("sys/devices/system/node/node{node}");
         let meminfo = format!("Node {node} MemTotal:  1048576 kB\nNode {node} MemFree: 1 kB");
         tree.files(&below, &[("cpulist", cpus), ("meminfo", &meminfo)]);
+        let small = [("nr_hugepages", "512"), ("free_hugepages", "12")];
+        tree.files(&format!("{below}/hugepages/hugepages-2048kB"), &small);
+        let large = [("nr_hugepages", "0"), ("free_hugepages", "0")];
+        tree.files(&format!("{below}/hugepages/hugepages-1048576kB"), &large);
     }
 }
 
@@ -104,23 +111,41 @@ fn devices(tree: &mut Recorded) {
     );
     tree.files("sys/class/net/lo", &[("address", "00:00:00:00:00:00")]);
 
-    tree.link("sys/block/nvme0n1/device", "sys/class/nvme/nvme0");
-    tree.link("sys/class/nvme/nvme0/subsystem", "sys/class/nvme-class/nvme-subsystem");
-    tree.files("sys/class/nvme/nvme0", &[("model", "SAMSUNG X   "), ("serial", "S1")]);
+    // With several paths a namespace hangs below its subsystem, which links to its controllers.
+    let subsystem = "sys/devices/virtual/nvme-subsystem/nvme-subsys0";
+    tree.link("sys/block/nvme0n1/device", subsystem);
+    tree.link(&format!("{subsystem}/subsystem"), "sys/class/nvme-subsystem");
+    tree.files(subsystem, &[("model", "SAMSUNG X   "), ("serial", "S1")]);
+    tree.link(
+        &format!("{subsystem}/nvme0"),
+        &format!("{pci}/0000:00:1d.0/0000:02:00.0/nvme/nvme0"),
+    );
     tree.files(
         "sys/block/nvme0n1",
         &[("size", "2048"), ("hidden", "0"), ("queue/rotational", "0")],
     );
-    tree.link("sys/block/nvme0c0n1/device", "sys/class/nvme/nvme0");
+    tree.link("sys/block/nvme0c0n1/device", subsystem);
     tree.files("sys/block/nvme0c0n1", &[("size", "2048"), ("hidden", "1")]);
     tree.files("sys/block/loop0", &[("size", "8")]);
 
     let function = "sys/bus/pci/devices/0000:01:00.0";
+    tree.link(function, &igb);
+    tree.link("sys/bus/pci/devices/0000:00:1c.0", &format!("{pci}/0000:00:1c.0"));
+    tree.files(
+        "sys/bus/pci/devices/0000:00:1c.0",
+        &[("vendor", "0x8086"), ("device", "0x3420"), ("class", "0x060400"), ("numa_node", "-1")],
+    );
+    // No list of capabilities: a bridge to a shared bus.
+    tree.file("sys/bus/pci/devices/0000:00:1c.0/config", [0; 64]);
+    tree.link("sys/bus/pci/devices/0000:02:00.0", &format!("{pci}/0000:00:1d.0/0000:02:00.0"));
+    tree.files(
+        "sys/bus/pci/devices/0000:02:00.0",
+        &[("vendor", "0x144d"), ("device", "0xa80a"), ("class", "0x010802"), ("numa_node", "1")],
+    );
     tree.files(
         function,
         &[("vendor", "0x8086"), ("device", "0x10c9"), ("class", "0x020000"), ("numa_node", "1")],
     );
-    tree.link(&format!("{function}/driver"), "sys/bus/pci/drivers/igb");
     tree.link(&format!("{function}/iommu_group"), "sys/kernel/iommu_groups/14");
     tree.files(
         "sys/class/ptp/ptp0",
@@ -170,6 +195,8 @@ fn cores_are_whole_with_their_siblings_socket_and_node() {
         inventory.cpu.caches.iter().map(|c| (c.level, c.kind.as_str(), c.size.get())).collect();
     let (l1, l3) = ((1, "Data", 32 << 10), (3, "Unified", 256 << 20));
     assert_eq!(caches, [l1, l1, l3, l3]);
+    let ids: Vec<_> = inventory.cpu.caches.iter().map(|c| c.id).collect();
+    assert_eq!(ids, [None, None, Some(0), Some(1)]);
     let memory: Vec<_> = inventory.memory.iter().map(|n| (n.id, n.total)).collect();
     assert_eq!(memory, [(0, Bytes::new(1 << 30)), (1, Bytes::new(1 << 30))]);
 }
@@ -195,12 +222,33 @@ fn whole_disks_alone_are_disks() {
     assert_eq!((disk.name.as_str(), disk.transport.as_str()), ("nvme0n1", "nvme"));
     assert_eq!((disk.model.as_str(), disk.serial.as_str()), ("SAMSUNG X", "S1"));
     assert_eq!(disk.size, Bytes::new(1 << 20));
+    assert_eq!((disk.bdf.as_deref(), disk.node), (Some("0000:02:00.0"), Some(1)));
+}
+
+#[test]
+fn a_disk_with_one_path_has_its_own_controller() {
+    let mut tree = server();
+    let device = "sys/devices/pci0000:00/0000:00:04.0/virtio1";
+    tree.link("sys/block/vda/device", device);
+    tree.files("sys/block/vda", &[("size", "2048")]);
+    let disks = tree.observe().disks;
+    let disk = disks.iter().find(|disk| disk.name == "vda").unwrap();
+    assert_eq!((disk.bdf.as_deref(), disk.node), (Some("0000:00:04.0"), None));
 }
 
 #[test]
 fn functions_have_driver_group_and_node() {
     let pci = server().observe().pci;
-    let function = &pci[0];
+    let names: Vec<_> = pci.iter().map(|f| (f.bdf.as_str(), f.parent.as_deref(), f.acs)).collect();
+    assert_eq!(
+        names,
+        [
+            ("0000:00:1c.0", None, Some(false)),
+            ("0000:01:00.0", Some("0000:00:1c.0"), None),
+            ("0000:02:00.0", Some("0000:00:1d.0"), None),
+        ]
+    );
+    let function = &pci[1];
     assert_eq!((function.vendor, function.device, function.class), (0x8086, 0x10c9, 0x02_0000));
     assert_eq!(function.driver.as_deref(), Some("igb"));
     assert_eq!((function.iommu_group, function.node), (Some(14), Some(1)));
@@ -222,6 +270,79 @@ fn a_kernel_without_numa_has_one_node() {
     assert_eq!(memory.len(), 1);
     assert_eq!((memory[0].id, memory[0].total), (0, Bytes::new(2 << 20)));
     assert_eq!(memory[0].cpus, [0, 1].into());
+}
+
+#[test]
+fn huge_pages_are_counted_by_node_and_size() {
+    let memory = server().observe().memory;
+    let pool = |page_size, total, free| HugepagePool { page_size, total, free };
+    let pools = [pool(PageSize::TwoMiB, 512, 12), pool(PageSize::OneGiB, 0, 0)];
+    assert_eq!(memory[0].hugepages, pools);
+    assert_eq!(memory[1].hugepages, pools);
+}
+
+fn cache_control(tree: &mut Recorded) {
+    let info = "sys/fs/resctrl/info";
+    let l3 = [
+        ("num_closids", "16"),
+        ("cbm_mask", "fffff"),
+        ("min_cbm_bits", "1"),
+        ("shareable_bits", "c0000"),
+    ];
+    tree.files(&format!("{info}/L3"), &l3);
+    let mb = [("num_closids", "8"), ("min_bandwidth", "10"), ("bandwidth_gran", "10")];
+    tree.files(&format!("{info}/MB"), &mb);
+}
+
+#[test]
+fn cache_control_says_its_groups_ways_and_bandwidth() {
+    let mut tree = server();
+    cache_control(&mut tree);
+    tree.file("proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\n");
+    let expected = Resctrl {
+        groups: 8,
+        ways: 20,
+        min_ways: 1,
+        shareable: 0xc_0000,
+        min_bandwidth_percent: Some(10),
+        bandwidth_step_percent: 10,
+    };
+    let inventory = tree.observe();
+    assert_eq!(inventory.cpu.resctrl, Some(expected.clone()));
+    assert_eq!(inventory.problems, Vec::<String>::new());
+    // There it counts eighths of a gigabyte a second.
+    tree.file("proc/cpuinfo", "processor\t: 0\nvendor_id\t: AuthenticAMD\n");
+    let amd = Resctrl { min_bandwidth_percent: None, bandwidth_step_percent: 0, ..expected };
+    assert_eq!(tree.observe().cpu.resctrl, Some(amd));
+}
+
+#[test]
+fn cache_control_that_is_not_mounted_garbled_or_parts_code_and_data_is_none() {
+    let mut tree = server();
+    fs::create_dir_all(tree.path("sys/fs/resctrl")).unwrap();
+    let inventory = tree.observe();
+    assert_eq!(inventory.cpu.resctrl, None);
+    assert_eq!(inventory.problems, ["sys/fs/resctrl: not mounted, no lease gets cache of its own"]);
+    cache_control(&mut tree);
+    tree.file("sys/fs/resctrl/info/L3/cbm_mask", "0xfffff\n");
+    let inventory = tree.observe();
+    assert_eq!(inventory.cpu.resctrl, None);
+    assert!(inventory.problems[0].ends_with("\"0xfffff\" is not a hexadecimal mask"));
+    fs::rename(tree.path("sys/fs/resctrl/info/L3"), tree.path("sys/fs/resctrl/info/L3CODE"))
+        .unwrap();
+    let inventory = tree.observe();
+    assert_eq!((inventory.cpu.resctrl, inventory.problems), (None, Vec::new()));
+}
+
+#[test]
+fn a_bridge_whose_config_ends_early_is_named_and_not_judged() {
+    let mut tree = server();
+    let mut config = [0; 64];
+    (config[6], config[0x34]) = (0x10, 0x40);
+    tree.file("sys/bus/pci/devices/0000:00:1c.0/config", config);
+    let inventory = tree.observe();
+    assert_eq!(inventory.pci[0].acs, None);
+    assert!(inventory.problems[0].contains("0000:00:1c.0/config: 64 bytes do not tell"));
 }
 
 #[test]
@@ -272,7 +393,7 @@ fn garbled_files_cost_their_own_device_and_are_named() {
 #[test]
 fn unreadable_files_and_directories_are_named() {
     let mut tree = server();
-    let serial = tree.path("sys/class/nvme/nvme0/serial");
+    let serial = tree.path("sys/devices/virtual/nvme-subsystem/nvme-subsys0/serial");
     fs::remove_file(&serial).unwrap();
     fs::create_dir(&serial).unwrap();
     fs::remove_dir_all(tree.path("sys/class/tpm")).unwrap();

@@ -6,6 +6,8 @@ use bulkhead_api::inventory::{Cache, Core, CpuTopology, NumaNode};
 use bulkhead_api::units::Bytes;
 
 use super::cpulist;
+use super::hugepages;
+use super::resctrl;
 use super::tree::{Tree, numbers};
 
 const CPU: &str = "sys/devices/system/cpu";
@@ -17,13 +19,15 @@ pub(super) fn memory(tree: &mut Tree<'_>) -> Vec<NumaNode> {
     for id in numbers(&names, "node") {
         let cpus = list(tree, &format!("{NODE}/node{id}/cpulist")).unwrap_or_default();
         let meminfo = tree.text(&format!("{NODE}/node{id}/meminfo")).unwrap_or_default();
-        nodes.push(NumaNode { id, total: mem_total(&meminfo), cpus });
+        let hugepages = hugepages::pools(tree, &format!("{NODE}/node{id}/hugepages"));
+        nodes.push(NumaNode { id, total: mem_total(&meminfo), cpus, hugepages });
     }
     if nodes.is_empty() {
         // A kernel without NUMA support has one node and says so nowhere.
         let cpus = list(tree, &format!("{CPU}/online")).unwrap_or_default();
         let meminfo = tree.text("proc/meminfo").unwrap_or_default();
-        nodes.push(NumaNode { id: 0, total: mem_total(&meminfo), cpus });
+        let hugepages = hugepages::pools(tree, "sys/kernel/mm/hugepages");
+        nodes.push(NumaNode { id: 0, total: mem_total(&meminfo), cpus, hugepages });
     }
     nodes
 }
@@ -31,7 +35,7 @@ pub(super) fn memory(tree: &mut Tree<'_>) -> Vec<NumaNode> {
 pub(super) fn topology(tree: &mut Tree<'_>, nodes: &[NumaNode]) -> CpuTopology {
     let online = list(tree, &format!("{CPU}/online")).unwrap_or_default();
     let mut cores: BTreeMap<BTreeSet<u32>, Core> = BTreeMap::new();
-    let mut caches: BTreeMap<(u8, String, BTreeSet<u32>), Bytes> = BTreeMap::new();
+    let mut caches: BTreeMap<(u8, String, BTreeSet<u32>), (Option<u32>, Bytes)> = BTreeMap::new();
     for cpu in online {
         if let Some(core) = core(tree, cpu, nodes) {
             cores.entry(core.cpus.clone()).or_insert(core);
@@ -39,16 +43,21 @@ pub(super) fn topology(tree: &mut Tree<'_>, nodes: &[NumaNode]) -> CpuTopology {
         let names = tree.names(&format!("{CPU}/cpu{cpu}/cache"));
         for index in numbers(&names, "index") {
             if let Some(cache) = cache(tree, &format!("{CPU}/cpu{cpu}/cache/index{index}")) {
-                caches.insert((cache.level, cache.kind, cache.cpus), cache.size);
+                caches.insert((cache.level, cache.kind, cache.cpus), (cache.id, cache.size));
             }
         }
     }
     let caches = caches
         .into_iter()
-        .map(|((level, kind, cpus), size)| Cache { level, kind, size, cpus })
+        .map(|((level, kind, cpus), (id, size))| Cache { level, kind, id, size, cpus })
         .collect();
     let cpuinfo = tree.text("proc/cpuinfo").unwrap_or_default();
-    CpuTopology { model: model(&cpuinfo), cores: cores.into_values().collect(), caches }
+    CpuTopology {
+        model: model(&cpuinfo),
+        cores: cores.into_values().collect(),
+        caches,
+        resctrl: resctrl::resctrl(tree, &cpuinfo),
+    }
 }
 
 fn core(tree: &mut Tree<'_>, cpu: u32, nodes: &[NumaNode]) -> Option<Core> {
@@ -70,6 +79,7 @@ fn cache(tree: &mut Tree<'_>, below: &str) -> Option<Cache> {
     Some(Cache {
         level: tree.parse(&format!("{below}/level"))?,
         kind: tree.text(&format!("{below}/type"))?,
+        id: tree.parse(&format!("{below}/id")),
         size: size(tree, &format!("{below}/size"))?,
         cpus: list(tree, &format!("{below}/shared_cpu_list"))?,
     })

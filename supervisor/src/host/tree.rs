@@ -31,8 +31,14 @@ impl<'a> Tree<'a> {
 
     /// The trimmed text of a file.
     pub(super) fn text(&mut self, below: &str) -> Option<String> {
+        let bytes = self.bytes(below)?;
+        Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
+    /// The bytes of a file.
+    pub(super) fn bytes(&mut self, below: &str) -> Option<Vec<u8>> {
         match fs::read(self.path(below)) {
-            Ok(bytes) => Some(String::from_utf8_lossy(&bytes).trim().to_owned()),
+            Ok(bytes) => Some(bytes),
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => {
                 self.problems.push(format!("read {below}: {e}"));
