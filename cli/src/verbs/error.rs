@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bulkhead_api::document::FieldError;
 use bulkhead_api::id::IdError;
-use bulkhead_api::statement::StatementRefusal;
+use bulkhead_api::signed::Refusal;
 
 use super::target::{NoTarget, Target};
 use crate::config::{ConfigError, NotAToken};
@@ -110,11 +110,11 @@ pub enum VerbError {
         /// Of how many.
         of: usize,
         /// Why.
-        source: StatementRefusal,
+        source: Refusal,
     },
     /// A statement of the supervisor that cannot be read.
     #[error("statement of the supervisor")]
-    Statement(#[source] StatementRefusal),
+    Statement(#[source] Refusal),
     /// Waited in vain.
     #[error("{target} is not {goal} after {}: {last}", plain(*.after))]
     TimedOut {
