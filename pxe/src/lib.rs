@@ -30,6 +30,8 @@ mod samples;
 pub mod service;
 pub mod site;
 pub mod store;
+pub mod tenancy;
+pub mod tenant_uki;
 pub mod tickets;
 pub mod transfer;
 pub mod wire;

@@ -185,6 +185,7 @@ impl Known {
             boots: self.boots,
             first_seen: self.first_seen,
             last_seen: self.last_seen,
+            tenancy: None,
         }
     }
 }

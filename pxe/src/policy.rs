@@ -8,16 +8,17 @@
 //! ```
 //!
 //! A machine that may not boot gets an address and no boot file; its tickets open nothing, whichever
-//! protocol it asks by.
+//! protocol it asks by. A machine that a tenant has to itself gets the tenant's UKI and nothing of ours.
 
 use std::net::Ipv4Addr;
 
-use bulkhead_api::id::{MacAddr, SystemUuid};
+use bulkhead_api::id::{LeaseId, MacAddr, SystemUuid};
 use bulkhead_api::site::{Admission, AdmissionMode};
 use bulkhead_api::time::Timestamp;
 
 use crate::client::{ClientKind, UnknownClient, classify};
 use crate::machines::Known;
+use crate::tenancy::Tenancy;
 use crate::tickets::TicketRefusal;
 use crate::wire::dhcp4::{ClientMessage, Request};
 
@@ -79,6 +80,13 @@ pub enum Ask<'a> {
         /// Address the request came from.
         from: Ipv4Addr,
     },
+    /// A tenant's UKI by TFTP or HTTP.
+    TenantUki {
+        /// The digest in its name.
+        sha256: &'a str,
+        /// Address the request came from.
+        from: Ipv4Addr,
+    },
     /// The one enrolment of a ticket.
     Enrol {
         /// Outcome of the look-up.
@@ -106,6 +114,15 @@ pub struct Host<'a> {
     pub bound: Option<Ipv4Addr>,
     /// Address that could be offered.
     pub candidate: Option<Ipv4Addr>,
+    /// A tenant has or had it to itself.
+    pub tenancy: Option<&'a Tenancy>,
+}
+
+impl<'a> Host<'a> {
+    /// The tenancy, while nothing of ours is for the machine.
+    fn held(&self) -> Option<&'a Tenancy> {
+        self.tenancy.filter(|tenancy| tenancy.is_held())
+    }
 }
 
 /// The decision.
@@ -121,6 +138,15 @@ pub enum Decision {
     Quarantine(Quarantine, Option<Answer>),
 }
 
+/// What a client is pointed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boot {
+    /// Our image, by a ticket.
+    Ours(ClientKind),
+    /// The UKI of the tenant that has the machine.
+    Tenants(ClientKind),
+}
+
 /// What is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
@@ -129,24 +155,26 @@ pub enum Answer {
         /// The address.
         address: Ipv4Addr,
         /// What it boots; `None`: nothing.
-        boot: Option<ClientKind>,
+        boot: Option<Boot>,
     },
     /// Acknowledge `address`.
     Ack {
         /// The address.
         address: Ipv4Addr,
         /// What it boots; `None`: nothing.
-        boot: Option<ClientKind>,
+        boot: Option<Boot>,
     },
     /// Acknowledge without an address: INFORM, or a question to the boot server.
     AckWithoutAddress {
         /// What it boots; `None`: nothing.
-        boot: Option<ClientKind>,
+        boot: Option<Boot>,
     },
     /// The address asked for is certainly wrong here.
     Nak,
     /// The artefact.
     Artefact,
+    /// The tenant's UKI.
+    TenantUki,
     /// Forward the enrolment.
     Enrol,
 }
@@ -197,6 +225,12 @@ pub enum Refusal {
     /// The ticket's machine has no address here.
     #[error("request from {0}, the ticket's machine has no address here")]
     NoBinding(Ipv4Addr),
+    /// Nothing of ours is for it.
+    #[error("the machine is in the hands of the tenant of lease {0}")]
+    HandedOver(LeaseId),
+    /// No tenant's UKI, or one of another machine.
+    #[error("request from {0}, which is no machine that boots this")]
+    NoTenantUki(Ipv4Addr),
 }
 
 /// Why a machine may not boot.
@@ -246,9 +280,19 @@ pub enum Quarantine {
 pub fn decide(ask: &Ask<'_>, host: &Host<'_>, rules: &Rules, now: Timestamp) -> Decision {
     match ask {
         Ask::Dhcp(request, door) => decide_dhcp(request, *door, host, rules, now),
+        Ask::TenantUki { sha256, from } => {
+            let offered = host.held().is_some_and(|t| t.offers_uki() && t.uki_sha256 == *sha256);
+            if !offered || host.bound != Some(*from) {
+                return Decision::Refuse(Refusal::NoTenantUki(*from));
+            }
+            admitted_or(host, rules, now, Answer::TenantUki)
+        }
         Ask::Artefact { ticket, from } => {
             if let Err(refusal) = ticket {
                 return Decision::Refuse(Refusal::Ticket(refusal.clone()));
+            }
+            if let Some(held) = host.held() {
+                return Decision::Refuse(Refusal::HandedOver(held.lease.clone()));
             }
             match host.bound {
                 None => return Decision::Refuse(Refusal::NoBinding(*from)),
@@ -260,9 +304,10 @@ pub fn decide(ask: &Ask<'_>, host: &Host<'_>, rules: &Rules, now: Timestamp) -> 
             admitted_or(host, rules, now, Answer::Artefact)
         }
         Ask::Enrol { ticket: Err(refusal) } => Decision::Refuse(Refusal::Ticket(refusal.clone())),
-        Ask::Enrol { ticket: Ok(()) } | Ask::Renew { is_its_own: true } => {
-            admitted_or(host, rules, now, Answer::Enrol)
-        }
+        Ask::Enrol { ticket: Ok(()) } | Ask::Renew { is_its_own: true } => match host.held() {
+            Some(held) => Decision::Refuse(Refusal::HandedOver(held.lease.clone())),
+            None => admitted_or(host, rules, now, Answer::Enrol),
+        },
         Ask::Renew { is_its_own: false } => Decision::Refuse(Refusal::OtherHost),
     }
 }
@@ -327,16 +372,28 @@ fn decide_dhcp(
         (Some(address), ClientMessage::Discover) => Answer::Offer { address, boot },
         (Some(address), _) => Answer::Ack { address, boot },
     };
-    if door == Door::BootServer && kind != Some(ClientKind::Pxe) && verdict.is_ok() {
+    let boot = boot(kind, host.held());
+    let pxe = matches!(boot, Some(Boot::Ours(ClientKind::Pxe) | Boot::Tenants(ClientKind::Pxe)));
+    if door == Door::BootServer && !pxe && verdict.is_ok() {
         return Decision::Silence(Silence::NotForBootServer);
     }
     match verdict {
         // Only firmware and stage 1 are told apart here; an INFORM never boots.
         Ok(()) if request.message == ClientMessage::Inform => Decision::Reply(answer(None)),
-        Ok(()) => Decision::Reply(answer(kind)),
+        Ok(()) => Decision::Reply(answer(boot)),
         // The boot server's answer would be a boot file: there is nothing else to say.
         Err(why) if door == Door::BootServer => Decision::Quarantine(why, None),
         Err(why) => Decision::Quarantine(why, Some(answer(None))),
+    }
+}
+
+/// What a client that may boot is pointed to. Our stage 1 on a machine that is held is somebody's imitation.
+fn boot(kind: Option<ClientKind>, held: Option<&Tenancy>) -> Option<Boot> {
+    let kind = kind?;
+    match held {
+        None => Some(Boot::Ours(kind)),
+        Some(held) if held.offers_uki() && kind != ClientKind::Stage1 => Some(Boot::Tenants(kind)),
+        Some(_) => None,
     }
 }
 

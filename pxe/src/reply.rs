@@ -48,24 +48,36 @@ pub fn destination(request: &Request, answer: Answer, door: Door) -> Destination
     }
 }
 
+/// What is booted.
+#[derive(Debug, Clone, Copy)]
+pub enum BootFile<'a> {
+    /// Our image, by this ticket.
+    Ours(Secret),
+    /// A tenant's UKI of this digest.
+    Tenants(&'a str),
+}
+
 /// What a client that may boot is pointed to.
 #[derive(Debug, Clone, Copy)]
 pub struct BootOffer<'a> {
     /// Class of the client.
     pub kind: ClientKind,
-    /// Its ticket.
-    pub ticket: Secret,
+    /// What it boots.
+    pub file: BootFile<'a>,
     /// `http://address[:port]`, without a slash at the end.
     pub http_base: &'a str,
 }
 
 impl BootOffer<'_> {
     fn boot_file(&self) -> String {
-        let ticket = self.ticket.expose();
+        let path = match self.file {
+            BootFile::Ours(ticket) => format!("b/{}", ticket.expose()),
+            BootFile::Tenants(sha256) => format!("t/{sha256}"),
+        };
         match self.kind {
-            ClientKind::HttpBoot => format!("{}/b/{ticket}/uki.efi", self.http_base),
-            ClientKind::Pxe => format!("b/{ticket}/uki.efi"),
-            ClientKind::Stage1 => format!("{}/b/{ticket}/", self.http_base),
+            ClientKind::HttpBoot => format!("{}/{path}/uki.efi", self.http_base),
+            ClientKind::Pxe => format!("{path}/uki.efi"),
+            ClientKind::Stage1 => format!("{}/{path}/", self.http_base),
         }
     }
 }
@@ -84,7 +96,7 @@ pub fn build(
         Answer::Ack { address, .. } => (ServerMessage::Ack, address),
         Answer::AckWithoutAddress { .. } => (ServerMessage::Ack, none),
         Answer::Nak => (ServerMessage::Nak, none),
-        Answer::Artefact | Answer::Enrol => return None,
+        Answer::Artefact | Answer::TenantUki | Answer::Enrol => return None,
     };
     let nak = message == ServerMessage::Nak;
     let relayed = !request.giaddr.is_unspecified();

@@ -19,6 +19,7 @@ use crate::policy::{Door, Rules};
 use crate::service::{BootAnswers, Service};
 use crate::site::Site;
 use crate::store::{Store, StoreError};
+use crate::tenant_uki::TenantUkis;
 
 /// Why a site does not run.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +116,11 @@ impl Bound {
             link: SocketAddr::from((config.address, ports.tls)).to_string(),
             extensions: config.extensions.clone(),
         };
-        let service = Service::new(site, store, artefacts, boot);
+        let tenant_ukis = TenantUkis::open(&config.state_dir.join("tenant-uki"));
+        let tenant_ukis = tenant_ukis.map_err(RunError::Store)?;
+        let service = Service::new(site, store, artefacts, tenant_ukis, boot);
+        link.recall(&service);
+        service.tenant_ukis.forget_others(service.tenancies().into_iter().map(|(_, name)| name));
         Ok(Self { service, dhcp, boot_server, tftp, http, link, ports })
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_api::boot::SiteBoot;
 use bulkhead_api::chain::Chain;
-use bulkhead_api::id::{SiteName, TicketSecret};
+use bulkhead_api::id::{HostId, SiteName, TicketSecret};
 use bulkhead_api::machine::Machine;
 use bulkhead_api::time::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -18,7 +18,8 @@ use crate::artefacts::Artefacts;
 use crate::policy::Decision;
 use crate::site::{Opened, Outcome, Site};
 use crate::store::{Store, StoreError};
-use crate::tickets::Secret;
+use crate::tenant_uki::TenantUkis;
+use crate::tickets::{KeyDigest, Secret};
 
 /// What stage 1 is told besides its ticket.
 #[derive(Debug, Clone)]
@@ -40,15 +41,24 @@ pub struct Service {
     changes: watch::Sender<u64>,
     /// The image served.
     pub artefacts: Artefacts,
+    /// What machines boot that tenants have to themselves.
+    pub tenant_ukis: TenantUkis,
     boot: BootAnswers,
 }
 
 impl Service {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(site: Site, store: Store, artefacts: Artefacts, boot: BootAnswers) -> Arc<Self> {
+    pub fn new(
+        site: Site,
+        store: Store,
+        artefacts: Artefacts,
+        tenant_ukis: TenantUkis,
+        boot: BootAnswers,
+    ) -> Arc<Self> {
         let (site, random) = (Mutex::new(site), SystemRandom::new());
-        Arc::new(Self { site, store, random, changes: watch::Sender::new(0), artefacts, boot })
+        let changes = watch::Sender::new(0);
+        Arc::new(Self { site, store, random, changes, artefacts, tenant_ukis, boot })
     }
 
     /// Sixteen random octets as a ticket to be; `None` when the system gives none.
@@ -112,6 +122,19 @@ impl Service {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// Whether a tenant may have the key of a certificate.
+    #[must_use]
+    pub fn is_void(&self, key: KeyDigest) -> bool {
+        self.lock().is_void(key)
+    }
+
+    /// Hosts whose machines tenants have or had, with the digests of their UKIs.
+    #[must_use]
+    pub fn tenancies(&self) -> Vec<(HostId, String)> {
+        let site = self.lock();
+        site.tenancies().map(|(host, sha256)| (host.clone(), sha256.to_owned())).collect()
+    }
+
     /// Every machine seen.
     #[must_use]
     pub fn machines(&self) -> Vec<Machine> {
@@ -133,6 +156,7 @@ impl Service {
             link: self.boot.link.clone(),
             extensions: self.boot.extensions.clone(),
             boot: opened.boot,
+            returning: opened.returning.clone(),
         }
     }
 

@@ -4,24 +4,27 @@
 //! [`Outcome::save`] says so *before* they answer, and report machines when [`Outcome::report`] says so.
 
 mod enrolment;
+mod hand_over;
 
 use std::net::Ipv4Addr;
 
-use bulkhead_api::id::{HostId, MacAddr, SystemUuid};
+use bulkhead_api::id::{HostId, LeaseId, MacAddr, SystemUuid};
 use bulkhead_api::machine::{BootStage, Machine};
 use bulkhead_api::site::{Admission, AdmissionMode};
 use bulkhead_api::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::enrolment::{EnrolmentResult, Pass};
+pub use self::hand_over::Departure;
 use crate::bindings::{Bindings, Pool};
 use crate::client::{ClientKind, classify};
-use crate::machines::{LoopLimits, Machines};
+use crate::machines::{Known, LoopLimits, Machines};
 use crate::moment::later;
 use crate::policy::{
-    Answer, Ask, Decision, Door, Host, Quarantine, Refusal, Rules, Silence, decide,
+    Answer, Ask, Boot, Decision, Door, Host, Quarantine, Refusal, Rules, Silence, decide,
 };
-use crate::reply::{BootOffer, Destination, STRANGER_SECONDS, build, destination};
+use crate::reply::{BootFile, BootOffer, Destination, STRANGER_SECONDS, build, destination};
+use crate::tenancy::{Tenancies, Tenancy};
 use crate::tickets::{LIFE_SECONDS, Secret, TicketRefusal, Tickets};
 use crate::wire::dhcp4::{ClientMessage, Reply, Request};
 
@@ -38,6 +41,9 @@ pub struct State {
     pub tickets: Tickets,
     /// Machines.
     pub machines: Machines,
+    /// Those that tenants have or had to themselves.
+    #[serde(default)]
+    pub tenancies: Tenancies,
 }
 
 /// A site.
@@ -106,6 +112,8 @@ pub struct Opened {
     pub mac: MacAddr,
     /// The boot it stands for; 0 unless asked for [`Artefact::BootJson`].
     pub boot: u64,
+    /// The lease whose tenant had the machine before this boot.
+    pub returning: Option<LeaseId>,
 }
 
 impl Site {
@@ -123,7 +131,11 @@ impl Site {
         let asks = matches!(request.message, ClientMessage::Discover | ClientMessage::Request);
         let known = self.state.machines.see(mac, now);
         let mut report = is_new;
-        if let Some(kind) = kind.filter(|_| asks && door == Door::Server) {
+        if asks {
+            report |= self.state.tenancies.left(mac, now);
+        }
+        let ours = self.state.tenancies.get(mac).is_none_or(|tenancy| !tenancy.is_held());
+        if let Some(kind) = kind.filter(|_| asks && ours && door == Door::Server) {
             report |= known.begin(kind, request.xid, &self.loops, now);
         }
         let uuid = request.uuid().or(known.uuid);
@@ -142,12 +154,11 @@ impl Site {
             report |= self.note_verdict(mac, uuid, quarantine);
         }
         let mut save = report | self.note_address(request, &decision, answer, now);
-        let boot = boot_kind(answer).inspect(|&kind| {
+        let boot = boot_of(answer);
+        if let Some(Boot::Ours(kind)) = boot {
             save |= self.ensure_ticket(request, door, kind, random, now);
-        });
-        let offer = boot.zip(self.state.tickets.current(mac, now)).map(|(kind, ticket)| {
-            BootOffer { kind, ticket: ticket.secret(), http_base: &self.http_base }
-        });
+        }
+        let offer = boot.and_then(|boot| self.offer(boot, mac, now));
         let reply = answer.and_then(|answer| {
             let reply = build(request, answer, offer, &self.rules)?;
             Some((reply, destination(request, answer, door)))
@@ -182,7 +193,8 @@ impl Site {
                     Artefact::BootJson => self.claim_boot(&secret, mac, now),
                     Artefact::Uki | Artefact::Image { .. } => 0,
                 };
-                outcome.reply = Some(Opened { secret, mac, boot });
+                let returning = self.state.tenancies.get(mac).map(|t| t.lease.clone());
+                outcome.reply = Some(Opened { secret, mac, boot, returning });
                 outcome.save = true;
             }
             (Decision::Refuse(refusal), ..) => {
@@ -224,7 +236,23 @@ impl Site {
     #[must_use]
     pub fn machines(&self) -> Vec<Machine> {
         let address = |mac| self.state.bindings.get(mac).map(|held| held.address);
-        self.state.machines.iter().map(|(mac, known)| known.report(mac, address(mac))).collect()
+        let tenancy = |mac| self.state.tenancies.get(mac).map(Tenancy::report);
+        let machine = |(mac, known): (MacAddr, &Known)| {
+            Machine { tenancy: tenancy(mac), ..known.report(mac, address(mac)) }
+        };
+        self.state.machines.iter().map(machine).collect()
+    }
+
+    fn offer(&self, boot: Boot, mac: MacAddr, now: Timestamp) -> Option<BootOffer<'_>> {
+        let (kind, file) = match boot {
+            Boot::Ours(kind) => {
+                (kind, BootFile::Ours(self.state.tickets.current(mac, now)?.secret()))
+            }
+            Boot::Tenants(kind) => {
+                (kind, BootFile::Tenants(&self.state.tenancies.get(mac)?.uki_sha256))
+            }
+        };
+        Some(BootOffer { kind, file, http_base: &self.http_base })
     }
 
     fn host(
@@ -241,6 +269,7 @@ impl Site {
             twin: uuid.and_then(|uuid| self.twin(mac, uuid)),
             bound: self.state.bindings.get(mac).map(|held| held.address),
             candidate: self.candidate(mac, wish, now),
+            tenancy: self.state.tenancies.get(mac),
         }
     }
 
@@ -291,6 +320,11 @@ impl Site {
 
     /// Remembers a refused ticket. `true` when that is news.
     fn note_refusal(&mut self, mac: Option<MacAddr>, reason: &str) -> bool {
+        // What a tenant tries there says nothing about the machine.
+        let tenancy = mac.and_then(|mac| self.state.tenancies.get(mac));
+        if tenancy.is_some_and(Tenancy::is_held) {
+            return false;
+        }
         let Some(known) = mac.and_then(|mac| self.state.machines.get_mut(mac)) else {
             return false;
         };
@@ -397,16 +431,24 @@ impl Site {
 impl Host<'_> {
     /// For a ticket that nobody owns.
     fn nobody() -> Self {
-        Self { mac: None, uuid: None, known: None, twin: None, bound: None, candidate: None }
+        Self {
+            mac: None,
+            uuid: None,
+            known: None,
+            twin: None,
+            bound: None,
+            candidate: None,
+            tenancy: None,
+        }
     }
 }
 
-fn boot_kind(answer: Option<Answer>) -> Option<ClientKind> {
+fn boot_of(answer: Option<Answer>) -> Option<Boot> {
     match answer? {
         Answer::Offer { boot, .. }
         | Answer::Ack { boot, .. }
         | Answer::AckWithoutAddress { boot } => boot,
-        Answer::Nak | Answer::Artefact | Answer::Enrol => None,
+        Answer::Nak | Answer::Artefact | Answer::TenantUki | Answer::Enrol => None,
     }
 }
 

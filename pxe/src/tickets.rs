@@ -337,6 +337,13 @@ impl Tickets {
         Ok(ticket)
     }
 
+    /// Ends every ticket of a machine.
+    pub fn end_all_of(&mut self, mac: MacAddr, now: Timestamp) {
+        for ticket in self.0.iter_mut().filter(|t| t.mac == mac && now < t.expires) {
+            ticket.expires = now;
+        }
+    }
+
     /// After a restart nothing is under way: forwarded enrolments are what they were before.
     pub fn forget_forwarded(&mut self) {
         for ticket in self.0.iter_mut().filter(|t| t.enrolment == Enrolment::Forwarded) {

@@ -43,9 +43,10 @@ async fn joined() -> Joined {
 
 fn text(body: up::Body) -> String {
     match body {
-        up::Body::HelloJson(json) | up::Body::StatusJson(json) | up::Body::MachinesJson(json) => {
-            String::from_utf8(json.to_vec()).unwrap()
-        }
+        up::Body::HelloJson(json)
+        | up::Body::StatusJson(json)
+        | up::Body::MachinesJson(json)
+        | up::Body::HandOverJson(json) => String::from_utf8(json.to_vec()).unwrap(),
         up::Body::Logs(reply) => format!("log {}", reply.id),
         up::Body::Detached(_) => "detached".to_owned(),
     }

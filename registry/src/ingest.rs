@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::{HostId, SiteName};
+use bulkhead_api::lease::InstanceKind;
 use bulkhead_api::time::Timestamp;
 use sqlx::SqliteConnection;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info};
 
-use crate::fleet::release::is_gone;
+use crate::fleet::release::{is_gone, is_sanitised};
 use crate::state::{Registry, Report};
 use crate::store::{Durability, StoreError, leases, reports, sites};
 
@@ -33,7 +34,7 @@ pub async fn run(registry: Arc<Registry>, mut receiver: mpsc::Receiver<Report>) 
 /// How many were news.
 async fn take(registry: &Registry, batch: &[Report], now: Timestamp) -> Result<usize, StoreError> {
     let mut write = registry.store.write(Durability::Relaxed).await?;
-    let mut news = 0;
+    let (mut news, mut released) = (0, Vec::new());
     let mut heard: BTreeMap<&SiteName, ()> = BTreeMap::new();
     for Report { site, status } in batch {
         heard.insert(site, ());
@@ -42,32 +43,46 @@ async fn take(registry: &Registry, batch: &[Report], now: Timestamp) -> Result<u
             continue;
         }
         news += 1;
-        release_gone(write.conn(), &status.host).await?;
+        if release_gone(write.conn(), &status.host).await? {
+            released.push(&status.host);
+        }
     }
     for site in heard.into_keys() {
         sites::heard(write.conn(), site, now).await?;
     }
     write.commit().await?;
+    for host in released {
+        // Its spec may say that it comes back from a tenant.
+        registry.unsigned.add(host);
+    }
     Ok(news)
 }
 
-/// Deletes the leases that a host's last report shows it to be without.
+/// Deletes the leases that a host's last report shows it to be without. `true` if there were any.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn release_gone(conn: &mut SqliteConnection, host: &HostId) -> Result<(), StoreError> {
+pub async fn release_gone(conn: &mut SqliteConnection, host: &HostId) -> Result<bool, StoreError> {
     let on_it = leases::of_host(&mut *conn, host).await?;
-    let leaving: Vec<_> =
-        on_it.into_iter().filter_map(|lease| Some((lease.id, lease.gone_generation?))).collect();
+    let leaving: Vec<_> = on_it
+        .into_iter()
+        .filter_map(|lease| Some((lease.id, lease.spec.instance, lease.gone_generation?)))
+        .collect();
     if leaving.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    let Some(report) = reports::get(&mut *conn, host).await? else { return Ok(()) };
-    for (id, without) in leaving {
-        if is_gone(&id, without, &report.status) {
+    let Some(report) = reports::get(&mut *conn, host).await? else { return Ok(false) };
+    let mut any = false;
+    for (id, instance, without) in leaving {
+        let gone = match instance {
+            InstanceKind::BareMetal => is_sanitised(&id, without, &report.status),
+            InstanceKind::Container | InstanceKind::Vm => is_gone(&id, without, &report.status),
+        };
+        if gone {
             leases::delete(&mut *conn, &id).await?;
             info!(lease = %id, %host, generation = without, "lease released");
+            any = true;
         }
     }
-    Ok(())
+    Ok(any)
 }

@@ -21,6 +21,7 @@ use jiff::SignedDuration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
+use crate::fleet::release::returning;
 use crate::fleet::spec::{LIFE, Last, next};
 use crate::ingest::release_gone;
 use crate::presence::Trouble;
@@ -158,12 +159,15 @@ async fn bring_up_to_date(registry: &Registry, host: &HostId) -> Result<bool, Si
         .filter(|lease| lease.deleting_at.is_none())
         .map(|lease| WantedLease { id: lease.id.clone(), spec: lease.spec.clone() })
         .collect();
+    let said = last.as_ref().and_then(SpecRow::returning);
     let basis = last.as_ref().map(|last| Last {
         generation: last.generation,
         leases: &last.leases,
+        returning: said.as_ref(),
         expiry: last.expiry,
     });
-    let fresh = match next(host, basis, &wanted, Timestamp::now()) {
+    let returning = returning(&on_it).map(|lease| &lease.id);
+    let fresh = match next(host, basis, &wanted, returning, Timestamp::now()) {
         Some(spec) => Some(sign(registry, spec).await?),
         None => None,
     };
@@ -184,8 +188,11 @@ async fn bring_up_to_date(registry: &Registry, host: &HostId) -> Result<bool, Si
     for lease in released {
         leases::mark_gone_with(write.conn(), &lease.id, current.generation).await?;
     }
-    release_gone(write.conn(), host).await?;
+    let gone = release_gone(write.conn(), host).await?;
     write.commit().await?;
+    if gone {
+        registry.unsigned.add(host);
+    }
     if let Some(fresh) = &fresh {
         let leases = fresh.leases.len();
         info!(%host, generation = fresh.generation, leases, "host spec signed");

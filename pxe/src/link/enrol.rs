@@ -77,7 +77,7 @@ pub(super) async fn enrol(
     let Asked { mac, uuid, key } = check(&request)?;
     let ticket = std::mem::take(&mut request.ticket);
     let renews = match ticket.is_empty() {
-        true => Some(peer.host_of(&shared.site, Timestamp::now())?.host),
+        true => Some(peer.trusted_host(&shared.site, service, Timestamp::now())?.host),
         false => None,
     };
     let outcome = begin(service, renews.clone(), ticket, Asked { mac, uuid, key }).await?;

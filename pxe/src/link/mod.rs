@@ -14,6 +14,7 @@
 mod backoff;
 mod credentials;
 mod enrol;
+mod hand_over;
 mod listener;
 mod oci;
 mod peer;
@@ -28,6 +29,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_api::chain::Chain;
 use bulkhead_api::id::SiteName;
 use bulkhead_api::link::rpc::link_client::LinkClient;
 use bulkhead_api::site::Admission;
@@ -36,6 +38,7 @@ use bulkhead_api::time::Timestamp;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tonic::transport::Channel;
+use tracing::warn;
 
 use self::credentials::Credentials;
 pub use self::credentials::CredentialsError;
@@ -104,7 +107,6 @@ struct Fleet {
     hosts: listener::Tls,
     registry: uplink::Registry,
     settings: Settings,
-    oci_dir: PathBuf,
 }
 
 /// What hosts' connections and the uplink share.
@@ -114,6 +116,7 @@ struct Shared {
     credentials: Arc<Credentials>,
     relay: Arc<Relay>,
     specs: SpecCache,
+    oci_dir: PathBuf,
     /// Set while the registry is reachable.
     registry: watch::Sender<Option<LinkClient<Channel>>>,
 }
@@ -139,6 +142,7 @@ impl Link {
             relay: Arc::new(Relay::new()),
             specs: SpecCache::open(&config.state_dir.join("specs"), keys)
                 .map_err(LinkError::Store)?,
+            oci_dir: config.oci_dir(),
             registry: watch::Sender::new(None),
         });
         let registry = uplink::Registry {
@@ -149,8 +153,7 @@ impl Link {
         };
         let hosts = listener::Tls::new(&ca_path, &ca_pem, credentials)?;
         let settings = Settings::open(&config.state_dir).map_err(LinkError::Store)?;
-        let oci_dir = config.oci_dir();
-        Ok(Self { socket, port, fleet: Some(Fleet { shared, hosts, registry, settings, oci_dir }) })
+        Ok(Self { socket, port, fleet: Some(Fleet { shared, hosts, registry, settings }) })
     }
 
     /// The port reserved.
@@ -165,11 +168,25 @@ impl Link {
         self.fleet.as_ref().and_then(|fleet| fleet.settings.admission())
     }
 
+    /// Compares what is remembered of tenants' machines with the kept specs: a crash may have come between the two.
+    pub fn recall(&self, service: &Service) {
+        let Some(fleet) = &self.fleet else { return };
+        for (host, _) in service.tenancies() {
+            match fleet.shared.specs.get(&host) {
+                Ok(Some(kept)) => service.note(|site, now| site.spec_verified(&kept.spec, now)),
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(%host, error = %Chain(&error), "kept spec of the host cannot be used");
+                }
+            }
+        }
+    }
+
     /// Serves for ever. A site without a registry has no identity and therefore nothing to serve.
     pub async fn serve(self, service: Arc<Service>) {
         let Some(fleet) = self.fleet else { return std::future::pending().await };
-        let Fleet { shared, hosts, registry, settings, oci_dir } = fleet;
-        let routes = rpc::routes(&shared, &service, &oci_dir);
+        let Fleet { shared, hosts, registry, settings } = fleet;
+        let routes = rpc::routes(&shared, &service);
         let certificate = shared.credentials.changes();
         let uplink = uplink::Uplink { registry, settings, shared, service, refused: false };
         tokio::join!(hosts.serve(self.socket, certificate, routes), uplink.run());

@@ -30,6 +30,7 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
 use super::peer::{Peer, PeerError};
+use crate::service::Service;
 
 /// Annotation that tags a manifest in `index.json` (image-spec, annotations).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -51,9 +52,10 @@ pub(super) enum OciError {
     Unreadable(String),
 }
 
-impl IntoResponse for OciError {
-    fn into_response(self) -> axum::response::Response {
-        let (status, code, message) = match self {
+impl OciError {
+    /// Status, code and sentence.
+    pub(super) fn parts(self) -> (StatusCode, &'static str, String) {
+        match self {
             Self::Unauthorized(why) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED", why.to_string()),
             Self::NameInvalid(name) => (
                 StatusCode::BAD_REQUEST,
@@ -80,7 +82,13 @@ impl IntoResponse for OciError {
                 (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", format!("manifest {text} is not here"))
             }
             Self::Unreadable(text) => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", text),
-        };
+        }
+    }
+}
+
+impl IntoResponse for OciError {
+    fn into_response(self) -> axum::response::Response {
+        let (status, code, message) = self.parts();
         let body = serde_json::json!({ "errors": [{ "code": code, "message": message }] });
         (status, axum::Json(body)).into_response()
     }
@@ -91,11 +99,13 @@ impl IntoResponse for OciError {
 struct Images {
     dir: PathBuf,
     site: SiteName,
+    service: Arc<Service>,
 }
 
 /// The routes below `/v2/`.
-pub(super) fn routes(dir: &Path, site: &SiteName) -> Router {
-    let images = Arc::new(Images { dir: dir.to_owned(), site: site.clone() });
+pub(super) fn routes(dir: &Path, site: &SiteName, service: &Arc<Service>) -> Router {
+    let service = Arc::clone(service);
+    let images = Arc::new(Images { dir: dir.to_owned(), site: site.clone(), service });
     Router::new()
         .route("/v2/", get(version))
         .route("/v2/{name}/manifests/{reference}", get(manifest))
@@ -114,7 +124,7 @@ impl FromRequestParts<Arc<Images>> for OfThisSite {
         let Ok(Extension(peer)) = peer else {
             return Err(OciError::Unauthorized(PeerError::NoCertificate));
         };
-        match peer.host_of(&images.site, Timestamp::now()) {
+        match peer.trusted_host(&images.site, &images.service, Timestamp::now()) {
             Ok(_) => Ok(Self),
             Err(why) => Err(OciError::Unauthorized(why)),
         }
@@ -130,7 +140,7 @@ async fn manifest(
     State(images): State<Arc<Images>>,
     UrlPath((name, reference)): UrlPath<(String, String)>,
 ) -> Result<axum::response::Response, OciError> {
-    let layout = images.layout(&name)?;
+    let layout = layout(&images.dir, &name)?;
     let found = find_manifest(&layout, &reference).await?;
     let path = blob_path(&layout, &found.digest)?;
     let bytes = read_small(&path, || OciError::ManifestUnknown(found.digest.clone())).await?;
@@ -146,7 +156,7 @@ async fn blob(
     State(images): State<Arc<Images>>,
     UrlPath((name, digest)): UrlPath<(String, String)>,
 ) -> Result<axum::response::Response, OciError> {
-    let path = blob_path(&images.layout(&name)?, &digest)?;
+    let path = blob_path(&layout(&images.dir, &name)?, &digest)?;
     let file = match File::open(&path).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -175,17 +185,16 @@ fn pieces(file: File) -> impl futures_util::Stream<Item = io::Result<Bytes>> {
     })
 }
 
-impl Images {
-    fn layout(&self, name: &str) -> Result<PathBuf, OciError> {
-        if !is_name(name) {
-            return Err(OciError::NameInvalid(name.to_owned()));
-        }
-        let layout = self.dir.join(name);
-        if !layout.join("index.json").is_file() {
-            return Err(OciError::NameUnknown(name.to_owned()));
-        }
-        Ok(layout)
+/// The folder of an image below `dir`.
+pub(super) fn layout(dir: &Path, name: &str) -> Result<PathBuf, OciError> {
+    if !is_name(name) {
+        return Err(OciError::NameInvalid(name.to_owned()));
     }
+    let layout = dir.join(name);
+    if !layout.join("index.json").is_file() {
+        return Err(OciError::NameUnknown(name.to_owned()));
+    }
+    Ok(layout)
 }
 
 /// One component of a name (distribution-spec, "Pulling manifests"): alphanumerics separated by one of
@@ -206,7 +215,7 @@ fn is_tag(text: &str) -> bool {
     first && text.len() <= 128 && text.bytes().all(|c| word(c) || c == b'.' || c == b'-')
 }
 
-fn blob_path(layout: &Path, digest: &str) -> Result<PathBuf, OciError> {
+pub(super) fn blob_path(layout: &Path, digest: &str) -> Result<PathBuf, OciError> {
     let hex = digest.strip_prefix("sha256:").filter(|hex| {
         hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c))
     });
@@ -214,13 +223,22 @@ fn blob_path(layout: &Path, digest: &str) -> Result<PathBuf, OciError> {
     Ok(layout.join("blobs/sha256").join(hex))
 }
 
+/// A descriptor (image-spec, descriptor), as far as it is looked at here.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descriptor {
-    media_type: String,
-    digest: String,
+pub(super) struct Descriptor {
+    pub(super) media_type: String,
+    pub(super) digest: String,
     #[serde(default)]
     annotations: std::collections::BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) platform: Option<Platform>,
+}
+
+/// What an entry of an image index is for.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Platform {
+    pub(super) architecture: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -229,7 +247,7 @@ struct Index {
 }
 
 /// The descriptor of a tag, or of a digest that the layout lists as a manifest.
-async fn find_manifest(layout: &Path, reference: &str) -> Result<Descriptor, OciError> {
+pub(super) async fn find_manifest(layout: &Path, reference: &str) -> Result<Descriptor, OciError> {
     let unknown = || OciError::ManifestUnknown(reference.to_owned());
     let listed = index(&layout.join("index.json"), unknown).await?;
     if is_tag(reference) {
@@ -254,7 +272,10 @@ async fn find_manifest(layout: &Path, reference: &str) -> Result<Descriptor, Oci
     Err(unknown())
 }
 
-async fn index(path: &Path, unknown: impl Fn() -> OciError) -> Result<Vec<Descriptor>, OciError> {
+pub(super) async fn index(
+    path: &Path,
+    unknown: impl Fn() -> OciError,
+) -> Result<Vec<Descriptor>, OciError> {
     let bytes = read_small(path, unknown).await?;
     let index: Result<Index, _> = serde_json::from_slice(&bytes);
     index
@@ -262,7 +283,10 @@ async fn index(path: &Path, unknown: impl Fn() -> OciError) -> Result<Vec<Descri
         .map_err(|error| OciError::Unreadable(format!("index of the layout: {error}")))
 }
 
-async fn read_small(path: &Path, unknown: impl Fn() -> OciError) -> Result<Vec<u8>, OciError> {
+pub(super) async fn read_small(
+    path: &Path,
+    unknown: impl Fn() -> OciError,
+) -> Result<Vec<u8>, OciError> {
     let read = async || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = File::open(path).await?;

@@ -14,6 +14,9 @@ use tonic::Status;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::service::Service;
+use crate::tickets::KeyDigest;
+
 const SITES: &str = "spiffe://bulkhead/site/";
 
 /// Who a certificate is for, as far as sites care.
@@ -47,6 +50,8 @@ pub(super) enum PeerError {
     Foreign(Identity, SiteName),
     #[error("certificate of host {host} expired at {expired}")]
     Expired { host: HostId, expired: Timestamp },
+    #[error("a tenant had the machine of host {0} since this certificate was given: it is void")]
+    Void(HostId),
 }
 
 impl From<PeerError> for Status {
@@ -57,7 +62,8 @@ impl From<PeerError> for Status {
             | PeerError::Count(_)
             | PeerError::Identity(_)
             | PeerError::Foreign(..)
-            | PeerError::Expired { .. } => Self::permission_denied(error.to_string()),
+            | PeerError::Expired { .. }
+            | PeerError::Void(_) => Self::permission_denied(error.to_string()),
         }
     }
 }
@@ -86,6 +92,7 @@ pub(super) struct Named {
     pub(super) identity: Identity,
     pub(super) not_before: Timestamp,
     pub(super) not_after: Timestamp,
+    pub(super) key: KeyDigest,
 }
 
 impl Named {
@@ -106,6 +113,7 @@ impl Named {
             identity: uri.parse()?,
             not_before: moment(leaf.validity().not_before)?,
             not_after: moment(leaf.validity().not_after)?,
+            key: KeyDigest::of(leaf.public_key().raw),
         })
     }
 }
@@ -120,6 +128,8 @@ pub(super) struct HostPeer {
     pub(super) host: HostId,
     /// End of the certificate.
     pub(super) expires: Timestamp,
+    /// Its key.
+    pub(super) key: KeyDigest,
 }
 
 impl Peer {
@@ -128,8 +138,19 @@ impl Peer {
         Self(leaf.map_or(Err(PeerError::NoCertificate), Named::read))
     }
 
+    /// The host of `site` that is at the other end, by a key that no tenant may have.
+    pub(super) fn trusted_host(
+        &self,
+        site: &SiteName,
+        service: &Service,
+        now: Timestamp,
+    ) -> Result<HostPeer, PeerError> {
+        let peer = self.host_of(site, now)?;
+        if service.is_void(peer.key) { Err(PeerError::Void(peer.host)) } else { Ok(peer) }
+    }
+
     /// The host of `site` that is at the other end.
-    pub(super) fn host_of(&self, site: &SiteName, now: Timestamp) -> Result<HostPeer, PeerError> {
+    fn host_of(&self, site: &SiteName, now: Timestamp) -> Result<HostPeer, PeerError> {
         let named = self.0.clone()?;
         match named.identity {
             Identity::Host { site: theirs, host } if theirs == *site => {
@@ -137,7 +158,7 @@ impl Peer {
                 if now >= named.not_after {
                     return Err(PeerError::Expired { host, expired: named.not_after });
                 }
-                Ok(HostPeer { host, expires: named.not_after })
+                Ok(HostPeer { host, expires: named.not_after, key: named.key })
             }
             other @ (Identity::Site(_) | Identity::Host { .. }) => {
                 Err(PeerError::Foreign(other, site.clone()))
@@ -181,7 +202,8 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let identity = Identity::Host { site: "a".parse().unwrap(), host: "a-1".parse().unwrap() };
         let not_after = Timestamp::from_second(100).unwrap();
-        let peer = Peer(Ok(Named { identity, not_before: now, not_after }));
+        let key = KeyDigest::of(&[1]);
+        let peer = Peer(Ok(Named { identity, not_before: now, not_after, key }));
         let site = "a".parse().unwrap();
         assert!(peer.host_of(&site, now).is_ok());
         assert!(matches!(peer.host_of(&site, not_after), Err(PeerError::Expired { .. })));

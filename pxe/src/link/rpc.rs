@@ -1,6 +1,5 @@
 //! Routes of the TLS port: service `Link` for gRPC, `/v2/` for OCI images.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
@@ -23,12 +22,12 @@ use crate::service::Service;
 const LONGEST_ENROLMENT: usize = 64 << 10;
 
 /// Everything that is served; each connection adds its [`Peer`].
-pub(super) fn routes(shared: &Arc<Shared>, service: &Arc<Service>, oci_dir: &Path) -> Router {
+pub(super) fn routes(shared: &Arc<Shared>, service: &Arc<Service>) -> Router {
     let hosts = Hosts { shared: Arc::clone(shared), service: Arc::clone(service) };
     Routes::new(LinkServer::new(hosts))
         .into_axum_router()
         .layer(from_fn(bound_enrolment))
-        .merge(oci::routes(oci_dir, &shared.site))
+        .merge(oci::routes(&shared.oci_dir, &shared.site, service))
         .fallback(|| async { (StatusCode::NOT_FOUND, "no such path\n") })
 }
 
@@ -65,9 +64,11 @@ impl link_server::Link for Hosts {
         &self,
         call: Request<Streaming<Up>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let host = peer(&call)?.host_of(&self.shared.site, Timestamp::now())?;
+        let peer = peer(&call)?;
+        let host = peer.trusted_host(&self.shared.site, &self.service, Timestamp::now())?;
         let (service, who) = (Arc::clone(&self.service), host.host.clone());
         enrol::blocking(move || service.note(|site, _| site.attached(&who))).await?;
-        Ok(Response::new(stream::attach(Arc::clone(&self.shared), host, call.into_inner())))
+        let (shared, service) = (Arc::clone(&self.shared), Arc::clone(&self.service));
+        Ok(Response::new(stream::attach(shared, service, host, call.into_inner())))
     }
 }

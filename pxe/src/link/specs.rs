@@ -35,7 +35,7 @@ pub(super) struct SpecCache {
 /// A kept spec as it travelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KeptSpec {
-    pub(super) generation: u64,
+    pub(super) spec: HostSpec,
     pub(super) signed_json: Bytes,
 }
 
@@ -46,16 +46,17 @@ impl SpecCache {
         Ok(Self { dir: dir.to_owned(), trusted })
     }
 
-    /// Keeps `signed_json` for `host`; gives its generation.
-    pub(super) fn keep(&self, host: &HostId, signed_json: &[u8]) -> Result<u64, SpecError> {
+    /// Keeps `signed_json` for `host`; gives what it says.
+    pub(super) fn keep(&self, host: &HostId, signed_json: &[u8]) -> Result<HostSpec, SpecError> {
         let spec = self.judge(host, signed_json)?;
         if let Ok(Some(kept)) = self.get(host)
-            && kept.generation > spec.generation
+            && kept.spec.generation > spec.generation
         {
-            return Err(SpecError::Old { offered: spec.generation, kept: kept.generation });
+            let (offered, kept) = (spec.generation, kept.spec.generation);
+            return Err(SpecError::Old { offered, kept });
         }
         replace(&self.path(host), signed_json).map_err(SpecError::Store)?;
-        Ok(spec.generation)
+        Ok(spec)
     }
 
     /// The spec kept for `host`; `None` when there is none.
@@ -64,7 +65,7 @@ impl SpecCache {
             return Ok(None);
         };
         let spec = self.judge(host, &bytes)?;
-        Ok(Some(KeptSpec { generation: spec.generation, signed_json: bytes.into() }))
+        Ok(Some(KeptSpec { spec, signed_json: bytes.into() }))
     }
 
     fn judge(&self, host: &HostId, signed_json: &[u8]) -> Result<HostSpec, SpecError> {
@@ -103,6 +104,8 @@ mod tests {
             not_before: Timestamp::UNIX_EPOCH,
             expiry: Timestamp::MAX,
             leases: Vec::new(),
+            weaker_erase: std::collections::BTreeSet::new(),
+            returning: None,
         };
         serde_json::to_vec(&sign(&spec, &key(seed)).unwrap()).unwrap()
     }
@@ -115,7 +118,7 @@ mod tests {
         let host: HostId = "lab-000001".parse().unwrap();
         assert_eq!(cache.get(&host).unwrap(), None);
         let good = signed("lab-000001", 5, 1);
-        assert_eq!(cache.keep(&host, &good).unwrap(), 5);
+        assert_eq!(cache.keep(&host, &good).unwrap().generation, 5);
         let old = cache.keep(&host, &signed("lab-000001", 4, 1)).unwrap_err();
         assert!(matches!(old, SpecError::Old { offered: 4, kept: 5 }), "{old}");
         let other = cache.keep(&host, &signed("lab-000002", 6, 1)).unwrap_err();
@@ -124,9 +127,9 @@ mod tests {
         assert!(matches!(forged, SpecError::Refused(SpecRefusal::UnknownKey { .. })), "{forged}");
         assert!(matches!(cache.keep(&host, b"{").unwrap_err(), SpecError::Json(_)));
         let kept = cache.get(&host).unwrap().unwrap();
-        assert_eq!((kept.generation, kept.signed_json.to_vec()), (5, good));
+        assert_eq!((kept.spec.generation, kept.signed_json.to_vec()), (5, good));
         // The same generation again is no news, and no fault.
-        assert_eq!(cache.keep(&host, &signed("lab-000001", 5, 1)).unwrap(), 5);
+        assert_eq!(cache.keep(&host, &signed("lab-000001", 5, 1)).unwrap().generation, 5);
     }
 
     #[test]
@@ -138,6 +141,6 @@ mod tests {
         cache.keep(&host, &signed("lab-000001", 5, 1)).unwrap();
         std::fs::write(dir.path().join("lab-000001.json"), b"{\"keyId\":").unwrap();
         assert!(cache.get(&host).is_err());
-        assert_eq!(cache.keep(&host, &signed("lab-000001", 2, 1)).unwrap(), 2);
+        assert_eq!(cache.keep(&host, &signed("lab-000001", 2, 1)).unwrap().generation, 2);
     }
 }

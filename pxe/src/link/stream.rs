@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::HostId;
-use bulkhead_api::link::Hello;
+use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::link::rpc::{Down, Up, down, up};
 use bulkhead_api::time::Timestamp;
 use futures_util::stream::{BoxStream, StreamExt as _, unfold};
@@ -17,14 +17,16 @@ use tokio::time::Sleep;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::Shared;
+use super::{Shared, hand_over};
 use super::peer::HostPeer;
 use super::relay::HostSays;
 use super::specs::KeptSpec;
+use crate::service::Service;
 
 /// An attached host.
 struct HostStream {
     shared: Arc<Shared>,
+    service: Arc<Service>,
     peer: HostPeer,
     serial: u64,
     greeted: bool,
@@ -50,6 +52,7 @@ impl Drop for HostStream {
 /// Attaches `peer`; what comes out goes to the host.
 pub(super) fn attach(
     shared: Arc<Shared>,
+    service: Arc<Service>,
     peer: HostPeer,
     inbound: Streaming<Up>,
 ) -> BoxStream<'static, Result<Down, Status>> {
@@ -58,7 +61,7 @@ pub(super) fn attach(
     let left = peer.expires.duration_since(Timestamp::now());
     let expiry = tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO));
     let expiry = Box::pin(expiry);
-    let stream = HostStream { shared, peer, serial, greeted: false, inbound, down, expiry };
+    let stream = HostStream { shared, service, peer, serial, greeted: false, inbound, down, expiry };
     let next = |stream: Option<HostStream>| async move {
         let mut stream = stream?;
         match stream.next().await {
@@ -120,6 +123,7 @@ impl HostStream {
             }
             up::Body::StatusJson(json) => HostSays::Status(json),
             up::Body::Logs(reply) => HostSays::Logs(reply),
+            up::Body::HandOverJson(json) => return self.asked_for_hand_over(&json).await.map(Some),
             up::Body::MachinesJson(_) | up::Body::Detached(_) => {
                 return Err(Status::invalid_argument("body: only a site says this"));
             }
@@ -137,12 +141,28 @@ impl HostStream {
     }
 }
 
+impl HostStream {
+    /// Answers a host that wants its machine handed over to a tenant.
+    async fn asked_for_hand_over(&self, json: &[u8]) -> Result<Down, Status> {
+        if !self.greeted {
+            return Err(Status::invalid_argument("body: the first message must be hello_json"));
+        }
+        let asked: HandOver = serde_json::from_slice(json)
+            .map_err(|error| Status::invalid_argument(format!("hand_over_json: {error}")))?;
+        let answer = hand_over::answer(&self.shared, &self.service, &self.peer, asked.lease).await;
+        let json = serde_json::to_vec(&answer)
+            .map_err(|error| Status::internal(format!("hand_over_json: {error}")))?;
+        let body = Some(down::Body::HandOverJson(json.into()));
+        Ok(Down { host: self.peer.host.to_string(), body })
+    }
+}
+
 /// The spec kept for `host`, if it is news to it.
 async fn kept_spec(shared: &Arc<Shared>, host: &HostId, accepted: u64) -> Option<KeptSpec> {
     let (cache, whose) = (Arc::clone(shared), host.clone());
     let kept = tokio::task::spawn_blocking(move || cache.specs.get(&whose)).await;
     match kept {
-        Ok(Ok(kept)) => kept.filter(|kept| kept.generation > accepted),
+        Ok(Ok(kept)) => kept.filter(|kept| kept.spec.generation > accepted),
         Ok(Err(error)) => {
             warn!(%host, error = %Chain(&error), "kept spec of the host cannot be used");
             None

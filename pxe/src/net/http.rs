@@ -13,7 +13,7 @@ use bulkhead_api::chain::Chain;
 use nix::sys::sendfile::sendfile;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::NetError;
 use super::places::Places;
@@ -33,6 +33,8 @@ const IDLE: Duration = Duration::from_secs(15);
 const CONNECTIONS: usize = 200;
 /// Connections of one address at a time, more are closed: firmware and stage 1 need one or two.
 const PER_CLIENT: usize = 8;
+/// Content type of programs for the firmware.
+const EFI: &str = "application/efi";
 /// Bytes a `sendfile` call: long enough to be cheap, short enough to notice a dead client.
 const PIECE: usize = 2 << 20;
 
@@ -174,10 +176,13 @@ fn serve_request(
     };
     // `/b/{ticket}/{name}`; runs of slashes count as one, as some firmware joins URLs so.
     let mut parts = head.path.split('/').filter(|part| !part.is_empty());
-    let (Some("b"), Some(ticket), Some(name), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return refuse("404 Not Found", "no such path");
+    let parts = (parts.next(), parts.next(), parts.next(), parts.next());
+    let (ticket, name) = match parts {
+        (Some("b"), Some(ticket), Some(name), None) => (ticket, name),
+        (Some("t"), Some(sha256), Some("uki.efi"), None) => {
+            return serve_tenant_uki(service, stream, from, head, sha256);
+        }
+        _ => return refuse("404 Not Found", "no such path"),
     };
     let Some(artefact) = service.artefacts.named(name) else {
         return refuse("404 Not Found", "no such artefact in the image of this site");
@@ -200,7 +205,12 @@ fn serve_request(
         let body = serde_json::to_string(&service.site_boot(&opened)).map_err(io::Error::other)?;
         return send_text(stream, head, "200 OK", "application/json", &body);
     };
-    let done = send_blob(stream, head, &artefact, blob)?;
+    let kind = match artefact {
+        // Compared whole by EDK2: no parameters.
+        Artefact::Uki => EFI,
+        Artefact::BootJson | Artefact::Image { .. } => "application/octet-stream",
+    };
+    let done = send_blob(stream, head, kind, blob)?;
     info!(
         mac = %opened.mac,
         artefact = ?artefact,
@@ -211,6 +221,44 @@ fn serve_request(
     );
     if done.complete {
         service.note(|site, _| site.delivered(opened.mac, &artefact));
+    }
+    Ok(())
+}
+
+/// `/t/{sha256}/uki.efi`: no secret, as it is for the machine at one address alone.
+fn serve_tenant_uki(
+    service: &Arc<Service>,
+    stream: &TcpStream,
+    from: Ipv4Addr,
+    head: &Head,
+    sha256: &str,
+) -> io::Result<()> {
+    let refuse = |status, body: &str| {
+        info!(%from, path = head.path, status, reason = body, "HTTP refused");
+        text(stream, head.method, status, body, head.keep_alive)
+    };
+    let Ok(outcome) = service.ask("http", |site, now| site.tenant_uki(sha256, from, now)) else {
+        return refuse("503 Service Unavailable", "server cannot save its state");
+    };
+    let mac = match (outcome.reply, outcome.decision) {
+        (Some(mac), _) => mac,
+        (None, Decision::Refuse(why)) => return refuse(refusal_status(&why), &why.to_string()),
+        (None, Decision::Quarantine(why, _)) => return refuse("403 Forbidden", &why.to_string()),
+        (None, Decision::Reply(_) | Decision::Silence(_)) => {
+            return refuse("403 Forbidden", "not served");
+        }
+    };
+    let blob = match service.tenant_ukis.blob(sha256) {
+        Ok(blob) => blob,
+        Err(error) => {
+            error!(%mac, error = %Chain(&error), "tenant's UKI cannot be served");
+            return refuse("500 Internal Server Error", "the site lost the file");
+        }
+    };
+    let done = send_blob(stream, head, EFI, &blob)?;
+    info!(%mac, sha256, method = ?head.method, bytes = done.sent, "tenant's UKI served");
+    if done.complete {
+        service.note(|site, _| site.tenant_uki_delivered(mac));
     }
     Ok(())
 }
@@ -229,7 +277,9 @@ fn refusal_status(refusal: &Refusal) -> &'static str {
         )
         | Refusal::OtherHost
         | Refusal::WrongAddress { .. }
-        | Refusal::NoBinding(_) => "403 Forbidden",
+        | Refusal::NoBinding(_)
+        | Refusal::HandedOver(_)
+        | Refusal::NoTenantUki(_) => "403 Forbidden",
     }
 }
 
@@ -242,14 +292,9 @@ struct Sent {
 fn send_blob(
     mut stream: &TcpStream,
     head: &Head,
-    artefact: &Artefact,
+    kind: &str,
     blob: &Blob,
 ) -> io::Result<Sent> {
-    let kind = match artefact {
-        // Compared whole by EDK2: no parameters.
-        Artefact::Uki => "application/efi",
-        Artefact::BootJson | Artefact::Image { .. } => "application/octet-stream",
-    };
     let (status, first, count, range) = match answer(head, &blob.etag, blob.size) {
         Answer::Whole => ("200 OK", 0, blob.size, None),
         Answer::Part { first, count } => {

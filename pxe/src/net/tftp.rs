@@ -133,8 +133,12 @@ fn serve_request(
             debug!(%client, error = %Chain(&error), "TFTP refusal not sent");
         }
     };
-    // Exactly `b/{ticket}/uki.efi`: other artefacts are stage 1's, which speaks HTTP.
+    // Exactly `b/{ticket}/uki.efi`: other artefacts are stage 1's, which speaks HTTP. And `t/{sha256}/uki.efi`.
     let name = normal_name(&request.name);
+    let tenants = name.as_deref().and_then(|name| name.strip_prefix("t/"));
+    if let Some(sha256) = tenants.and_then(|name| name.strip_suffix("/uki.efi")) {
+        return serve_tenant_uki(service, &socket, client, request, sha256);
+    }
     let ticket = name.as_deref().and_then(|name| name.strip_prefix("b/"));
     let Some(ticket) = ticket.and_then(|name| name.strip_suffix("/uki.efi")) else {
         info!(%client, name = ?name, "TFTP file not found");
@@ -158,22 +162,72 @@ fn serve_request(
     let Some(blob) = service.artefacts.blob(&uki) else {
         return refuse(ErrorCode::FileNotFound, "no such file");
     };
+    if sent(&socket, opened.mac, client, blob, request) {
+        service.note(|site, _| site.delivered(opened.mac, &uki));
+    }
+}
+
+/// A tenant's UKI, for the machine at one address alone.
+fn serve_tenant_uki(
+    service: &Arc<Service>,
+    socket: &UdpSocket,
+    client: SocketAddrV4,
+    request: &ReadRequest,
+    sha256: &str,
+) {
+    let refuse = |code, text: &str| {
+        info!(%client, sha256, reason = text, "TFTP refused");
+        if let Err(error) = socket.send(&error(code, text)) {
+            debug!(%client, error = %Chain(&error), "TFTP refusal not sent");
+        }
+    };
+    let asked = service.ask("tftp", |site, now| site.tenant_uki(sha256, *client.ip(), now));
+    let mac = match asked.map(|outcome| (outcome.reply, outcome.decision)) {
+        Ok((Some(mac), _)) => mac,
+        Ok((None, Decision::Refuse(why))) => {
+            return refuse(ErrorCode::AccessViolation, &why.to_string());
+        }
+        Ok((None, Decision::Quarantine(why, _))) => {
+            return refuse(ErrorCode::AccessViolation, &why.to_string());
+        }
+        Ok((None, Decision::Reply(_) | Decision::Silence(_))) => return,
+        Err(_) => return refuse(ErrorCode::Undefined, "server cannot save its state"),
+    };
+    match service.tenant_ukis.blob(sha256) {
+        Ok(blob) if sent(socket, mac, client, &blob, request) => {
+            service.note(|site, _| site.tenant_uki_delivered(mac));
+        }
+        Ok(_) => {}
+        Err(error) => {
+            warn!(%mac, error = %Chain(&error), "tenant's UKI cannot be served");
+            refuse(ErrorCode::FileNotFound, "the site lost the file");
+        }
+    }
+}
+
+/// Whether all of it arrived.
+fn sent(
+    socket: &UdpSocket,
+    mac: MacAddr,
+    client: SocketAddrV4,
+    blob: &Blob,
+    request: &ReadRequest,
+) -> bool {
     let began = Instant::now();
-    match transfer(&socket, blob, request) {
+    match transfer(socket, blob, request) {
         Ok(End::Done { packets }) => {
             let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            info!(mac = %opened.mac, %client, bytes = blob.size, packets, ms, "TFTP transfer done");
-            service.note(|site, _| site.delivered(opened.mac, &uki));
+            info!(%mac, %client, bytes = blob.size, packets, ms, "TFTP transfer done");
+            return true;
         }
         Ok(End::ClientError { code, message }) => {
             // Code 8 after the OACK is a size probe, not a fault.
-            debug!(mac = %opened.mac, %client, code, message, "TFTP client ended the transfer");
+            debug!(%mac, %client, code, message, "TFTP client ended the transfer");
         }
-        Ok(End::Failed(why)) => {
-            warn!(mac = %opened.mac, %client, reason = %why, "TFTP transfer given up");
-        }
-        Err(error) => log_broken(opened.mac, client, &error),
+        Ok(End::Failed(why)) => warn!(%mac, %client, reason = %why, "TFTP transfer given up"),
+        Err(error) => log_broken(mac, client, &error),
     }
+    false
 }
 
 fn log_broken(mac: MacAddr, client: SocketAddrV4, error: &io::Error) {

@@ -17,6 +17,7 @@ fn stranger(number: u8) -> Host<'static> {
         twin: None,
         bound: None,
         candidate: Some(FIRST),
+        tenancy: None,
     }
 }
 
@@ -24,11 +25,11 @@ fn bound(number: u8) -> Host<'static> {
     Host { bound: Some(FIRST), ..stranger(number) }
 }
 
-fn offer(boot: Option<ClientKind>) -> Decision {
+fn offer(boot: Option<Boot>) -> Decision {
     Decision::Reply(Answer::Offer { address: FIRST, boot })
 }
 
-fn ack(boot: Option<ClientKind>) -> Decision {
+fn ack(boot: Option<Boot>) -> Decision {
     Decision::Reply(Answer::Ack { address: FIRST, boot })
 }
 
@@ -45,15 +46,15 @@ fn each_kind_of_client_gets_its_own_boot() {
     let rules = rules(auto());
     let renewing = Request { ciaddr: FIRST, ..os(1, Asking) };
     let rows = [
-        ("HTTP boot", http_boot(1, Discover), stranger(1), offer(Some(ClientKind::HttpBoot))),
-        ("PXE", pxe(1, Discover), stranger(1), offer(Some(ClientKind::Pxe))),
-        ("stage 1", stage1(1, Discover), stranger(1), offer(Some(ClientKind::Stage1))),
+        ("HTTP boot", http_boot(1, Discover), stranger(1), offer(Some(Boot::Ours(ClientKind::HttpBoot)))),
+        ("PXE", pxe(1, Discover), stranger(1), offer(Some(Boot::Ours(ClientKind::Pxe)))),
+        ("stage 1", stage1(1, Discover), stranger(1), offer(Some(Boot::Ours(ClientKind::Stage1)))),
         ("system", os(1, Discover), stranger(1), offer(None)),
         (
             "selecting",
             requesting(http_boot(1, Asking), Some(SERVER), FIRST),
             bound(1),
-            ack(Some(ClientKind::HttpBoot)),
+            ack(Some(Boot::Ours(ClientKind::HttpBoot))),
         ),
         ("init-reboot", requesting(os(1, Asking), None, FIRST), bound(1), ack(None)),
         ("renewing", renewing, bound(1), ack(None)),
@@ -131,7 +132,7 @@ fn the_boot_server_answers_pxe_firmware_that_has_an_address() {
     use ClientMessage::{Discover, Request as Asking};
     let rules = rules(auto());
     let refused = Decision::Silence(Silence::NotForBootServer);
-    let answer = Decision::Reply(Answer::AckWithoutAddress { boot: Some(ClientKind::Pxe) });
+    let answer = Decision::Reply(Answer::AckWithoutAddress { boot: Some(Boot::Ours(ClientKind::Pxe)) });
     let rows = [
         ("PXE", pxe(1, Asking), bound(1), answer),
         ("no address yet", pxe(1, Asking), stranger(1), refused.clone()),
@@ -264,12 +265,12 @@ prop_compose! {
 /// What a decision lets its machine boot.
 fn boots(decision: &Decision) -> bool {
     match decision {
-        Decision::Reply(Answer::Artefact | Answer::Enrol) => true,
+        Decision::Reply(Answer::Artefact | Answer::TenantUki | Answer::Enrol) => true,
         Decision::Reply(answer) | Decision::Quarantine(_, Some(answer)) => match answer {
             Answer::Offer { boot, .. }
             | Answer::Ack { boot, .. }
             | Answer::AckWithoutAddress { boot } => boot.is_some(),
-            Answer::Nak | Answer::Artefact | Answer::Enrol => false,
+            Answer::Nak | Answer::Artefact | Answer::TenantUki | Answer::Enrol => false,
         },
         Decision::Quarantine(_, None) | Decision::Silence(_) | Decision::Refuse(_) => false,
     }

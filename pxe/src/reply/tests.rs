@@ -1,16 +1,22 @@
 use super::*;
+use crate::policy::Boot;
 use crate::samples::{FIRST, SERVER, auto, http_boot, os, pxe, rules, secret, stage1};
 use crate::wire::dhcp4::ClientMessage;
 
 const RELAY: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 254);
 
-fn offer(boot: Option<ClientKind>) -> Answer {
+fn offer(kind: Option<ClientKind>) -> Answer {
+    let boot = kind.map(Boot::Ours);
     Answer::Offer { address: FIRST, boot }
 }
 
 fn built(request: &Request, answer: Answer, kind: Option<ClientKind>) -> Reply {
     let offer =
-        kind.map(|kind| BootOffer { kind, ticket: secret(0xab), http_base: "http://10.9.0.1" });
+        kind.map(|kind| BootOffer {
+        kind,
+        file: BootFile::Ours(secret(0xab)),
+        http_base: "http://10.9.0.1",
+    });
     build(request, answer, offer, &rules(auto())).unwrap()
 }
 

@@ -117,6 +117,7 @@ impl Site {
             EnrolmentResult::Granted(host) => {
                 known.host = Some(host.clone());
                 known.reached(BootStage::Enrolled);
+                self.state.tenancies.back(mac);
                 true
             }
             EnrolmentResult::Refused(reason) => {

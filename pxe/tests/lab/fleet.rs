@@ -89,6 +89,8 @@ impl Fleet {
             not_before: Timestamp::UNIX_EPOCH,
             expiry: Timestamp::MAX,
             leases: Vec::new(),
+            weaker_erase: std::collections::BTreeSet::new(),
+            returning: None,
         };
         serde_json::to_vec(&sign(&spec, &self.spec_key).unwrap()).unwrap()
     }

@@ -21,6 +21,7 @@ impl Picture {
         let mut conditions = vec![self.reporting(row)];
         conditions.extend(self.spec_signed(&row.id));
         conditions.extend(self.not_admitted(row));
+        conditions.extend(self.handed_over(row));
         Host {
             api_version: ApiVersion::V1,
             metadata: HostMetadata { name: row.id.clone(), site: row.site.clone() },
@@ -51,7 +52,8 @@ impl Picture {
             let (id, report) = self.reports.get_key_value(&row.id)?;
             let (phase, reason) = self.phase(id);
             let barred = (phase != HostPhase::Ready)
-                .then(|| format!("host is {phase:?} and takes no lease now: {reason}"));
+                .then(|| format!("host is {phase:?} and takes no lease now: {reason}"))
+                .or_else(|| self.taken_whole(id));
             let promised = self.promised(id);
             Some(Candidate { id, status: &report.status, promised, barred })
         };
@@ -59,6 +61,9 @@ impl Picture {
     }
 
     fn phase(&self, id: &HostId) -> (HostPhase, String) {
+        if let Some(away) = self.away(id) {
+            return (HostPhase::HandedOver, away);
+        }
         let report = self.reports.get(id).map(|report| &report.status);
         let boot = match self.live.hosts.get(id).map(|live| live.link) {
             Some(HostLink::Open { boot }) => boot,

@@ -2,7 +2,7 @@
 
 use bulkhead_api::condition::{Condition, Truth};
 use bulkhead_api::document::{ApiVersion, Lease, LeaseMetadata};
-use bulkhead_api::lease::{LeasePhase, LeaseStatus};
+use bulkhead_api::lease::{InstanceKind, LeasePhase, LeaseStatus};
 use bulkhead_api::time::Timestamp;
 
 use super::{Picture, Reach};
@@ -35,6 +35,9 @@ impl Picture {
         status.conditions.extend(self.spec_signed(&row.host));
         if reported.is_none() && row.deleting_at.is_none() {
             status.conditions.push(self.waiting(row));
+        }
+        if row.spec.instance == InstanceKind::BareMetal && self.metal(row, &mut status) {
+            return status;
         }
         if let Reach::Silent(since, why) = self.reach(&row.host) {
             status.phase = LeasePhase::Unknown;
@@ -86,7 +89,7 @@ impl Picture {
     }
 }
 
-fn condition(kind: &str, holds: bool, reason: &str, since: Timestamp) -> Condition {
+pub(super) fn condition(kind: &str, holds: bool, reason: &str, since: Timestamp) -> Condition {
     Condition {
         kind: kind.to_owned(),
         status: if holds { Truth::True } else { Truth::False },

@@ -11,6 +11,7 @@
 mod host;
 mod lease;
 mod machine;
+mod metal;
 mod site;
 
 use std::collections::BTreeMap;
@@ -88,7 +89,10 @@ impl Picture {
                 picture.machines = machines::list(conn).await?;
                 picture.read_hosts(conn).await?;
             }
-            Kind::Lease => picture.read_hosts(conn).await?,
+            Kind::Lease => {
+                picture.machines = machines::list(conn).await?;
+                picture.read_hosts(conn).await?;
+            }
         }
         Ok(picture)
     }
@@ -120,6 +124,10 @@ impl Picture {
         id: &HostId,
     ) -> Result<(), StoreError> {
         self.hosts = hosts::get(conn, id).await?.into_iter().collect();
+        if let Some(row) = self.hosts.first() {
+            let machine = machines::get(conn, &row.site, row.mac).await?;
+            self.machines = machine.map(|machine| (row.site.clone(), machine)).into_iter().collect();
+        }
         self.leases = leases::of_host(conn, id).await?;
         let report = reports::get(conn, id).await?;
         self.reports = report.into_iter().map(|report| (id.clone(), report)).collect();

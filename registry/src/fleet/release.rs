@@ -1,7 +1,10 @@
 //! When a lease is gone: its host was observed without it (law 5), never before.
 
 use bulkhead_api::id::LeaseId;
+use bulkhead_api::lease::InstanceKind;
 use bulkhead_api::status::HostStatus;
+
+use crate::store::leases::LeaseRow;
 
 /// Whether a report shows a host without a lease that was taken out of its spec in generation `without`.
 ///
@@ -10,6 +13,24 @@ use bulkhead_api::status::HostStatus;
 #[must_use]
 pub fn is_gone(id: &LeaseId, without: u64, status: &HostStatus) -> bool {
     status.settled_generation >= without && !status.leases.iter().any(|lease| lease.id == *id)
+}
+
+/// The same of a lease that had the host to itself: the host must say besides that it was sanitised after that
+/// lease. Its own ledger knows nothing of it after the tenant's boots.
+#[must_use]
+pub fn is_sanitised(id: &LeaseId, without: u64, status: &HostStatus) -> bool {
+    status.accepted_generation >= without
+        && status.sanitised.as_ref() == Some(id)
+        && !status.leases.iter().any(|lease| lease.id == *id)
+}
+
+/// The lease whose tenant a host comes back from: one that had the host to itself and is not gone. It goes into
+/// the host's spec with the generation that is without the lease, whether the tenant ever ran there or not: that
+/// the host alone can tell.
+#[must_use]
+pub fn returning(on_it: &[LeaseRow]) -> Option<&LeaseRow> {
+    let metal = |row: &&LeaseRow| row.spec.instance == InstanceKind::BareMetal;
+    on_it.iter().filter(metal).find(|row| row.deleting_at.is_some())
 }
 
 #[cfg(test)]
@@ -41,6 +62,22 @@ mod tests {
             (false, "still listed", status(3, 3, &["other", "llm"])),
         ] {
             assert_eq!(is_gone(&id, 3, &status), gone, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_had_the_host_is_gone_when_the_host_says_that_it_is_clean_of_it() {
+        let id = LeaseId { tenant: "acme".parse().unwrap(), name: "llm".parse().unwrap() };
+        let other = LeaseId { name: "other".parse().unwrap(), ..id.clone() };
+        for (gone, case, accepted, sanitised, leases) in [
+            (true, "clean of it", 3, Some(id.clone()), &[][..]),
+            (false, "settled without it, and blank after the tenant's boots", 3, None, &[]),
+            (false, "clean of another one", 3, Some(other), &[]),
+            (false, "said before the spec without it", 2, Some(id.clone()), &[]),
+            (false, "still listed", 3, Some(id.clone()), &["llm"]),
+        ] {
+            let status = HostStatus { sanitised, ..status(accepted, 3, leases) };
+            assert_eq!(is_sanitised(&id, 3, &status), gone, "{case}");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What a host's next spec is, and whether one is due.
 
+use std::collections::BTreeSet;
+
 use bulkhead_api::document::API_VERSION;
-use bulkhead_api::id::HostId;
+use bulkhead_api::id::{HostId, LeaseId};
 use bulkhead_api::spec::{HostSpec, WantedLease};
 use bulkhead_api::time::Timestamp;
 use jiff::SignedDuration;
@@ -18,6 +20,8 @@ pub struct Last<'a> {
     pub generation: u64,
     /// The leases in it.
     pub leases: &'a [WantedLease],
+    /// The lease whose tenant the machine comes back from, as it says.
+    pub returning: Option<&'a LeaseId>,
     /// End of its time.
     pub expiry: Timestamp,
 }
@@ -28,10 +32,12 @@ pub fn next(
     host: &HostId,
     last: Option<Last<'_>>,
     wanted: &[WantedLease],
+    returning: Option<&LeaseId>,
     now: Timestamp,
 ) -> Option<HostSpec> {
-    let current = last
-        .is_some_and(|last| last.leases == wanted && last.expiry.duration_since(now) > LIFE / 2);
+    let same = |last: Last<'_>| last.leases == wanted && last.returning == returning;
+    let young = |last: Last<'_>| last.expiry.duration_since(now) > LIFE / 2;
+    let current = last.is_some_and(|last| same(last) && young(last));
     (!current).then(|| HostSpec {
         api_version: API_VERSION.to_owned(),
         host: host.clone(),
@@ -39,6 +45,8 @@ pub fn next(
         not_before: now - BACKDATE,
         expiry: now + LIFE,
         leases: wanted.to_vec(),
+        weaker_erase: BTreeSet::new(),
+        returning: returning.cloned(),
     })
 }
 
@@ -65,8 +73,11 @@ mod tests {
         last: Option<(&[WantedLease], SignedDuration)>,
         wanted: &[WantedLease],
     ) -> Option<u64> {
-        let last = last.map(|(leases, left)| Last { generation: 7, leases, expiry: now() + left });
-        next(&"a-000001".parse().unwrap(), last, wanted, now()).map(|spec| spec.generation)
+        let last = last.map(|(leases, left)| {
+            let expiry = now() + left;
+            Last { generation: 7, leases, returning: None, expiry }
+        });
+        next(&"a-000001".parse().unwrap(), last, wanted, None, now()).map(|spec| spec.generation)
     }
 
     #[test]
@@ -83,6 +94,16 @@ mod tests {
     fn a_lease_more_or_less_is_a_new_generation() {
         assert_eq!(after(Some((&[lease("a")], LIFE)), &[]), Some(8));
         assert_eq!(after(Some((&[], LIFE)), &[lease("a")]), Some(8));
+    }
+
+    #[test]
+    fn who_the_machine_comes_back_from_is_part_of_what_a_spec_says() {
+        let (host, id) = ("a-000001".parse().unwrap(), lease("a").id);
+        let last = |returning| Last { generation: 7, leases: &[], returning, expiry: now() + LIFE };
+        let back = next(&host, Some(last(None)), &[], Some(&id), now()).unwrap();
+        assert_eq!((back.generation, back.returning.as_ref()), (8, Some(&id)));
+        assert_eq!(next(&host, Some(last(Some(&id))), &[], Some(&id), now()), None);
+        assert!(next(&host, Some(last(Some(&id))), &[], None, now()).unwrap().returning.is_none());
     }
 
     #[test]

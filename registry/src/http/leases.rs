@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::response::Response;
+use bulkhead_api::boot::MetalBoot;
 use bulkhead_api::document::{ApiError, Document, HostShortage, Kind, Lease};
 use bulkhead_api::id::{HostId, LeaseId};
-use bulkhead_api::lease::LeaseSpec;
+use bulkhead_api::lease::{InstanceKind, LeaseSpec};
 use bulkhead_api::time::Timestamp;
 use sqlx::SqliteConnection;
 use tracing::info;
@@ -82,6 +83,9 @@ pub(crate) async fn put(
     same_name("metadata.name", &id.name, &lease.metadata.name)?;
     let spec = lease.spec;
     spec.check().map_err(|(field, message)| Fault::field(field, message))?;
+    if spec.instance == InstanceKind::BareMetal {
+        MetalBoot::of(&spec.workload).map_err(|(field, message)| Fault::field(field, message))?;
+    }
 
     let mut write = registry.store.write(Durability::Durable).await?;
     if tenants::get(write.conn(), &id.tenant).await?.is_none() {

@@ -199,8 +199,8 @@ impl Session {
                 self.registry.presence.ended(&host, now);
                 self.registry.changed();
             }
-            up::Body::MachinesJson(_) => {
-                warn!(site = %self.site, %host, "machines_json about a host");
+            up::Body::MachinesJson(_) | up::Body::HandOverJson(_) => {
+                warn!(site = %self.site, %host, "message about a host that is none of the registry's");
             }
         }
         Ok(())

@@ -34,6 +34,8 @@ fn spec(generation: u64) -> HostSpec {
         not_before: now(),
         expiry: now() + SignedDuration::from_hours(24),
         leases: Vec::new(),
+        weaker_erase: std::collections::BTreeSet::new(),
+        returning: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bulkhead_api::id::{MacAddr, SiteName};
 use bulkhead_api::machine::Machine;
-use sqlx::{SqliteConnection, query, query_as};
+use sqlx::{SqliteConnection, query, query_as, query_scalar};
 
 use super::{StoreError, column, doing};
 
@@ -55,4 +55,19 @@ pub async fn delete(
     let sql = "DELETE FROM machines WHERE site = $1 AND mac = $2";
     let done = query(sql).bind(site.as_str()).bind(mac.to_string()).execute(conn).await;
     done.map(|done| done.rows_affected() > 0).map_err(doing("forget machine"))
+}
+
+/// A machine of a site, if it was seen.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn get(
+    conn: &mut SqliteConnection,
+    site: &SiteName,
+    mac: MacAddr,
+) -> Result<Option<Machine>, StoreError> {
+    let sql = "SELECT machine FROM machines WHERE site = $1 AND mac = $2";
+    let row = query_scalar(sql).bind(site.as_str()).bind(mac.to_string()).fetch_optional(conn);
+    let text: Option<String> = row.await.map_err(doing("read machine"))?;
+    text.map(|text| column::from_json("machines.machine", &text)).transpose()
 }

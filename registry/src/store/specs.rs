@@ -1,7 +1,7 @@
 //! The last signed spec of each host. It outlives the host, so that generations never go back.
 
-use bulkhead_api::id::HostId;
-use bulkhead_api::spec::{SignedSpec, WantedLease};
+use bulkhead_api::id::{HostId, LeaseId};
+use bulkhead_api::spec::{HostSpec, SignedSpec, WantedLease};
 use bulkhead_api::time::Timestamp;
 use sqlx::{SqliteConnection, query, query_as};
 
@@ -27,6 +27,14 @@ pub struct SpecRow {
 type Columns = (String, i64, String, String, i64, i64);
 
 impl SpecRow {
+    /// The lease whose tenant the machine comes back from, as the signed bytes say. Bytes that say nothing are
+    /// replaced by a spec that does.
+    #[must_use]
+    pub fn returning(&self) -> Option<LeaseId> {
+        let spec: HostSpec = serde_json::from_slice(&self.signed.body.0).ok()?;
+        spec.returning
+    }
+
     fn new(columns: Columns) -> Result<Self, StoreError> {
         let (host, generation, leases, signed, not_before, expiry) = columns;
         Ok(Self {

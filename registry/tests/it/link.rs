@@ -246,6 +246,7 @@ async fn machines_that_are_no_hosts_are_shown_with_the_reason() {
         boots: 0,
         first_seen: seen,
         last_seen: seen,
+        tenancy: None,
     };
     let machines = [
         machine(MAC, MachineAdmission::Admitted, ""),

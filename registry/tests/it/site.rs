@@ -11,7 +11,7 @@ use bulkhead_api::link::{EnrolFacts, Hello};
 use bulkhead_api::spec::{HostSpec, SignedSpec, SpecKeys, accept};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
-use bulkhead_lease::place::{Request, place};
+use bulkhead_lease::place::{Request, Taken, place};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -185,14 +185,14 @@ impl FakeHost {
     /// Grants and takes back until it is as the spec says.
     pub(crate) fn settle(&mut self) {
         let Some(spec) = &self.accepted else { return };
-        let mut held = std::collections::BTreeMap::<_, Holding>::new();
+        let mut taken = Taken::default();
         for lease in &spec.leases {
-            let wants = Request { cores: lease.spec.cpus, memory: lease.spec.memory };
-            let holding = place(&inventory(), &held, wants).unwrap();
-            held.insert(lease.id.clone(), holding);
+            let holding = place(&inventory(), &taken, &Request::of(&lease.spec)).unwrap();
+            taken.held.insert(lease.id.clone(), holding);
         }
         self.settled = spec.generation;
-        self.granted = held
+        self.granted = taken
+            .held
             .into_iter()
             .map(|(id, holding)| ReportedLease {
                 id,
@@ -218,6 +218,8 @@ impl FakeHost {
             settled_generation: self.settled,
             conditions: serde_json::from_value(ready).unwrap(),
             leases: self.granted.clone(),
+            quarantine: Vec::new(),
+            sanitised: None,
             inventory: inventory(),
             supervisor_rss: 0,
             userspace_start_ms: 0,

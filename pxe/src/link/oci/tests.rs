@@ -47,9 +47,9 @@ fn names_are_components_and_never_paths() {
     {
         assert!(!is_name(bad), "{bad}");
     }
-    let images = Images { dir: "/nowhere".into(), site: "lab".parse().unwrap() };
-    assert_eq!(images.layout(".."), Err(OciError::NameInvalid("..".into())));
-    assert_eq!(images.layout("demo"), Err(OciError::NameUnknown("demo".into())));
+    let nowhere = Path::new("/nowhere");
+    assert_eq!(layout(nowhere, ".."), Err(OciError::NameInvalid("..".into())));
+    assert_eq!(layout(nowhere, "demo"), Err(OciError::NameUnknown("demo".into())));
 }
 
 proptest! {

@@ -31,6 +31,7 @@ use self::outgoing::Outgoing;
 use super::backoff::delay;
 use super::credentials::{CredentialsError, Current};
 use super::settings::Settings;
+use super::specs::SpecError;
 use super::{Shared, enrol};
 use crate::service::Service;
 
@@ -196,7 +197,9 @@ impl Uplink {
         if message.host.is_empty() {
             match body {
                 down::Body::SiteSpecJson(json) => self.site_spec(&json).await,
-                down::Body::SignedSpecJson(_) | down::Body::Logs(_) => {
+                down::Body::SignedSpecJson(_)
+                | down::Body::Logs(_)
+                | down::Body::HandOverJson(_) => {
                     warn!("message of the registry for no host ignored");
                 }
             }
@@ -209,10 +212,19 @@ impl Uplink {
                 return;
             }
         };
+        if let down::Body::HandOverJson(_) = body {
+            warn!(%host, "hand-over of the registry ignored: sites answer hosts");
+            return;
+        }
         if let down::Body::SignedSpecJson(json) = body {
             let (shared, whose) = (Arc::clone(&self.shared), host.clone());
-            let kept = enrol::blocking(move || shared.specs.keep(&whose, &json)).await;
-            match kept {
+            let service = Arc::clone(&self.service);
+            let keep = move || {
+                let spec = shared.specs.keep(&whose, &json)?;
+                service.note(|site, now| site.spec_verified(&spec, now));
+                Ok::<_, SpecError>(spec.generation)
+            };
+            match enrol::blocking(keep).await {
                 Ok(Ok(generation)) => info!(%host, generation, "host spec kept"),
                 Ok(Err(problem)) => {
                     warn!(%host, error = %Chain(&problem), "host spec passed on but not kept");
