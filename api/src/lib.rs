@@ -17,11 +17,13 @@ pub mod boot;
 pub mod chain;
 pub mod condition;
 pub mod document;
+pub mod fit;
 pub mod id;
 pub mod inventory;
 pub mod isolation;
 pub mod lease;
 pub mod link;
+pub mod local;
 pub mod machine;
 #[cfg(feature = "sign")]
 pub mod receipt;

@@ -12,7 +12,7 @@ use tracing::info;
 use crate::events::{self, Events};
 use crate::files;
 use crate::host::service::Service;
-use crate::node::{self, Ends, Node, NodeError};
+use crate::node::{self, Ends, Node, NodeError, ask};
 use crate::paths::Paths;
 use crate::socket::{self, View};
 use crate::uplink;
@@ -60,14 +60,16 @@ pub async fn run(paths: Paths, stop: impl Future<Output = ()>) -> Result<(), Dae
     let events = Events::new(events::KEPT);
     let (uplink_events, uplink) = mpsc::channel(QUEUE);
     let (logs, replies) = mpsc::channel(QUEUE);
+    let (asks, asked) = mpsc::channel(ask::QUEUE);
     let view = View {
         status: status.subscribe(),
         events: events.clone(),
         paths: paths.clone(),
+        asks,
         user: ROOT,
     };
     let reports = status.subscribe();
-    let ends = Ends { uplink, logs, status, events };
+    let ends = Ends { uplink, logs, asks: asked, status, events };
     let node = Node::new(paths.clone(), service, ends);
 
     let mut parts: JoinSet<Result<&'static str, DaemonError>> = JoinSet::new();

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_api::condition::{self, Condition, Truth};
+use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::ReportedLease;
+use bulkhead_api::resource::Quarantined;
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ pub struct Event {
     pub seq: u64,
     /// When.
     pub at: Timestamp,
-    /// One word: `Condition`, `Spec`, `Phase`, `Gone`, `Change`.
+    /// One word: `Condition`, `Spec`, `Phase`, `Gone`, `Change`, `Drift`, `Quarantine`.
     pub what: String,
     /// `host`, or `lease acme/a`.
     pub object: String,
@@ -127,7 +129,33 @@ pub fn between(before: &HostStatus, after: &HostStatus) -> Vec<News> {
         let detail = "observed gone".to_owned();
         news.push(News { what: "Gone", object: format!("lease {}", old.id), detail });
     }
+    for kept in after.quarantine.iter().filter(|kept| !before.quarantine.contains(kept)) {
+        let detail = format!("{} is kept: {}", kept.resource, kept.reason);
+        news.push(News { what: "Quarantine", object: format!("lease {}", kept.lease), detail });
+    }
+    for kept in &before.quarantine {
+        let same = |now: &Quarantined| (&now.lease, &now.resource) == (&kept.lease, &kept.resource);
+        if !after.quarantine.iter().any(same) {
+            let detail = format!("{} is clean and free again", kept.resource);
+            news.push(News { what: "Quarantine", object: format!("lease {}", kept.lease), detail });
+        }
+    }
     news
+}
+
+/// Limits or resources of a lease were found otherwise than they were set, and were set again.
+///
+/// `found` says what was there and what was set in its place, a sentence part each: `memory.max is max, wanted
+/// 64Mi`. `right` is the look that last saw all of it as it should be, so that whoever did it did so between
+/// then and the event; absent where this supervisor never saw it so.
+#[must_use]
+pub fn drift(lease: &LeaseId, found: &[String], right: Option<Timestamp>) -> News {
+    let since = match right {
+        Some(right) => format!("it was right at {right:.0}"),
+        None => "it was never right since the supervisor started".to_owned(),
+    };
+    let detail = format!("{}: set again; {since}", found.join(", "));
+    News { what: "Drift", object: format!("lease {lease}"), detail }
 }
 
 fn find<'a>(leases: &'a [ReportedLease], like: &ReportedLease) -> Option<&'a ReportedLease> {

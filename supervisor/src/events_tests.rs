@@ -86,3 +86,39 @@ fn a_message_or_a_time_that_changed_alone_is_no_news() {
     }
     assert_eq!(between(&before, &after), []);
 }
+
+#[test]
+fn what_comes_into_quarantine_and_what_leaves_it_is_news() {
+    let kept = |cpu: u32| Quarantined {
+        resource: bulkhead_api::resource::Resource::Cpu { cpus: [cpu].into() },
+        lease: LeaseId { tenant: "acme".parse().unwrap(), name: "a".parse().unwrap() },
+        reason: "a marker was found".to_owned(),
+        since: at(1),
+    };
+    let (mut before, mut after) = (status(), status());
+    before.quarantine = vec![kept(1), kept(2)];
+    after.quarantine = vec![kept(2), kept(3)];
+    assert_eq!(
+        sentences(&between(&before, &after)),
+        [
+            "Quarantine lease acme/a: cpus 3 is kept: a marker was found",
+            "Quarantine lease acme/a: cpus 1 is clean and free again",
+        ]
+    );
+}
+
+#[test]
+fn a_drift_names_the_lease_what_was_found_what_was_set_and_when_it_was_right() {
+    let id = LeaseId { tenant: "acme".parse().unwrap(), name: "a".parse().unwrap() };
+    let found =
+        ["memory.max is max, wanted 64Mi".to_owned(), "pids.max is max, wanted 4096".to_owned()];
+    assert_eq!(
+        sentences(&[drift(&id, &found, Some(at(60))), drift(&id, &found[..1], None)]),
+        [
+            "Drift lease acme/a: memory.max is max, wanted 64Mi, pids.max is max, wanted 4096: set again; \
+             it was right at 1970-01-01T00:01:00Z",
+            "Drift lease acme/a: memory.max is max, wanted 64Mi: set again; \
+             it was never right since the supervisor started",
+        ]
+    );
+}

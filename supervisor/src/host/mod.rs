@@ -13,3 +13,4 @@ mod resctrl;
 pub mod service;
 pub mod systemd;
 mod tree;
+pub mod uevent;

@@ -6,6 +6,7 @@ use bulkhead_api::inventory::Inventory;
 use bulkhead_api::link::rpc::LogReply;
 use bulkhead_api::time::Timestamp;
 
+use super::ask::{self, Declined};
 use super::state::{Domain, Trouble};
 use super::{
     HARDWARE_PATIENCE, LOOK, Node, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat, next_reading,
@@ -25,6 +26,8 @@ pub(super) enum Done {
     Opened(Result<Box<Tenants>, SystemdError>),
     /// A log was read for the registry.
     Log(LogReply),
+    /// A question of this host's own people was answered.
+    Answered(Box<Tenants>),
     /// A pass is over; it was made for that generation. With what leases share, where that was looked at.
     Passed(Box<Tenants>, Pass, u64, Option<Round>),
 }
@@ -44,6 +47,7 @@ impl Node {
         let hangs = |since: Instant| now.saturating_duration_since(since) > HARDWARE_PATIENCE;
         self.state.hardware_hangs = self.hardware_since.is_some_and(hangs);
         self.hardware_known |= self.state.hardware_hangs;
+        self.answer(now);
         // Without the first reading there is nothing to place leases on.
         if self.hardware_known && self.pass_at() <= now {
             self.seat = match std::mem::replace(&mut self.seat, Seat::Busy(now)) {
@@ -52,6 +56,30 @@ impl Node {
                 busy @ Seat::Busy(_) => busy,
             };
         }
+    }
+
+    /// Questions are answered between two passes.
+    fn answer(&mut self, now: Instant) {
+        let Some(ask) = self.asked.pop_front() else { return };
+        self.seat = match std::mem::replace(&mut self.seat, Seat::Busy(now)) {
+            Seat::Idle(mut tenants) => {
+                let inventory = self.state.inventory.clone();
+                self.jobs.spawn(async move {
+                    ask::answer(ask, &mut tenants, &inventory, Timestamp::now()).await;
+                    Done::Answered(tenants)
+                });
+                Seat::Busy(now)
+            }
+            Seat::Absent => {
+                let why = "systemd is out of reach: see condition Ready of bulkhead host status";
+                ask.decline(Declined::NotNow(why.to_owned()));
+                Seat::Absent
+            }
+            busy @ Seat::Busy(_) => {
+                self.asked.push_front(ask);
+                busy
+            }
+        };
     }
 
     fn open(&mut self, now: Instant) -> Seat {
@@ -120,6 +148,10 @@ impl Node {
                 self.pass_due = Instant::now() + LOOK;
                 self.observed = true;
                 self.closed(&error, "SystemdUnreachable");
+            }
+            Done::Answered(tenants) => {
+                self.seat = Seat::Idle(tenants);
+                self.pass_due = Instant::now();
             }
             Done::Log(reply) => {
                 self.logs_underway = self.logs_underway.saturating_sub(1);

@@ -13,6 +13,7 @@
 //! again, which finds the tenants as they are.
 
 pub mod acceptance;
+pub mod ask;
 mod job;
 pub mod logs;
 pub mod milestones;
@@ -20,6 +21,7 @@ pub mod report;
 mod spec;
 pub mod state;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use self::ask::Ask;
 use self::job::Done;
 use self::milestones::{Milestones, millis};
 use self::report::{Moment, report, same};
@@ -81,6 +84,8 @@ pub struct Ends {
     pub uplink: mpsc::Receiver<uplink::Event>,
     /// To the uplink.
     pub logs: mpsc::Sender<LogReply>,
+    /// From this host's own people.
+    pub asks: mpsc::Receiver<Ask>,
     /// To everybody.
     pub status: watch::Sender<Arc<HostStatus>>,
     /// To everybody.
@@ -105,6 +110,8 @@ pub struct Node {
     access: Option<SiteAccess>,
     seat: Seat,
     jobs: JoinSet<Done>,
+    /// Questions that wait for the end of a pass.
+    asked: VecDeque<Ask>,
     /// Resolves when a pass should look at something; absent once it did, until the next pass is over.
     changed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     logs_underway: usize,
@@ -149,6 +156,7 @@ impl Node {
             access: None,
             seat: Seat::Absent,
             jobs: JoinSet::new(),
+            asked: VecDeque::new(),
             changed: None,
             logs_underway: 0,
             observed: false,
@@ -190,6 +198,7 @@ impl Node {
                     None => return Ok(()),
                 },
                 Some(done) = self.jobs.join_next() => self.done(done?),
+                Some(ask) = self.ends.asks.recv() => self.asked.push_back(ask),
                 () = resolved(&mut self.changed) => {
                     self.changed = None;
                     self.pass_due = Instant::now();

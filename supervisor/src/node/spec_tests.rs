@@ -31,6 +31,7 @@ pub(in crate::node) fn node(paths: &Paths) -> Node {
     let ends = Ends {
         uplink: mpsc::channel(1).1,
         logs: mpsc::channel(1).0,
+        asks: mpsc::channel(1).1,
         status,
         events: Events::new(8),
     };

@@ -9,16 +9,27 @@
 //! | `GET /v1/events` | list of [`Event`]; with `?watch=true` one a line, for as long as the asker stays |
 //! | `GET /v1/isolation` | [`SignedStatement`], the latest |
 //! | `GET /v1/isolation/chain` | list of [`SignedStatement`], oldest first |
+//! | `GET /v1/receipts` | list of [`SignedReceipt`], oldest first; with `?lease=TENANT/NAME` those of one lease |
+//! | `GET /v1/ledger` | [`Ledger`]: who holds what, and what is clean |
+//! | `POST /v1/ledger/repair` | [`RepairOrder`]; [`Repair`], what was done or would be |
+//! | `POST /v1/quarantine/retry` | [`RetryOrder`]; [`Retry`], what the next pass erases again |
 //!
 //! Whoever is not root gets 403 and [`ApiError`]. The socket is open to everybody so that the reply can say
 //! so; credentials are those of the process at the time of its `connect` (unix(7), `SO_PEERCRED`).
 //!
 //! [`HostStatus`]: bulkhead_api::status::HostStatus
 //! [`SignedStatement`]: bulkhead_api::statement::SignedStatement
+//! [`SignedReceipt`]: bulkhead_api::receipt::SignedReceipt
+//! [`Ledger`]: bulkhead_api::local::Ledger
+//! [`RepairOrder`]: bulkhead_api::local::RepairOrder
+//! [`Repair`]: bulkhead_api::local::Repair
+//! [`RetryOrder`]: bulkhead_api::local::RetryOrder
+//! [`Retry`]: bulkhead_api::local::Retry
 //! [`ReportedLease`]: bulkhead_api::lease::ReportedLease
 //! [`Event`]: crate::events::Event
 //! [`ApiError`]: bulkhead_api::document::ApiError
 
+mod engine;
 mod peer;
 mod reply;
 mod route;
@@ -35,6 +46,7 @@ use tokio::sync::watch;
 
 use self::peer::{Allowed, Peer};
 use crate::events::Events;
+use crate::node::ask::Asks;
 use crate::paths::Paths;
 
 /// What the requests read.
@@ -46,6 +58,8 @@ pub struct View {
     pub events: Events,
     /// Where consoles of leases are.
     pub paths: Paths,
+    /// Where questions to the engine go.
+    pub asks: Asks,
     /// The user who may ask besides root: root itself on a host.
     pub user: u32,
 }

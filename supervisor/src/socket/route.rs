@@ -8,22 +8,24 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::ReportedLease;
+use bulkhead_api::receipt::SignedReceipt;
 use bulkhead_api::statement::SignedStatement;
 use bulkhead_api::status::HostStatus;
 use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::View;
+use super::{View, engine};
 use super::reply::{Refused, bad_field, broken, not_found, refused};
 use crate::events::{Event, Events};
 use crate::node::logs::MOST_LINES;
 use crate::proof::ring::{KEPT, Ring};
+use crate::receipts::Receipts;
 use crate::tenant::{self, LogError};
 
 /// Lines of a log where none are asked for.
@@ -33,12 +35,14 @@ pub(super) fn routes(view: View) -> Router {
     let absent = |uri: Uri| async move {
         not_found(format!(
             "{}: expected /v1/host, /v1/leases, /v1/leases/TENANT/NAME, /v1/leases/TENANT/NAME/log, \
-             /v1/events, /v1/isolation or /v1/isolation/chain",
+             /v1/events, /v1/isolation, /v1/isolation/chain, /v1/receipts, /v1/ledger, \
+             /v1/ledger/repair or /v1/quarantine/retry",
             uri.path()
         ))
     };
-    let only_get = || async {
-        let message = "the supervisor only answers GET: leases are changed at the registry";
+    let wrong_method = || async {
+        let message = "the supervisor answers GET, and POST of /v1/ledger/repair and /v1/quarantine/retry: \
+                       leases are changed at the registry";
         refused(StatusCode::METHOD_NOT_ALLOWED, "BadMethod", message.to_owned())
     };
     Router::new()
@@ -49,8 +53,12 @@ pub(super) fn routes(view: View) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/isolation", get(isolation))
         .route("/v1/isolation/chain", get(isolation_chain))
+        .route("/v1/receipts", get(receipts))
+        .route("/v1/ledger", get(engine::ledger))
+        .route("/v1/ledger/repair", post(engine::repair))
+        .route("/v1/quarantine/retry", post(engine::retry))
         .fallback(absent)
-        .method_not_allowed_fallback(only_get)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(view)
 }
 
@@ -117,6 +125,29 @@ async fn statements(view: View) -> Result<Vec<SignedStatement>, Refused> {
     let ring = Ring::new(view.paths.isolation(), KEPT);
     match tokio::task::spawn_blocking(move || ring.all()).await {
         Ok(Ok(all)) => Ok(all),
+        Ok(Err(error)) => Err(broken(&Chain(&error).to_string())),
+        Err(error) => Err(broken(&Chain(&error).to_string())),
+    }
+}
+
+#[derive(Deserialize)]
+struct ReceiptsQuery {
+    lease: Option<String>,
+}
+
+async fn receipts(
+    State(view): State<View>,
+    query: Result<Query<ReceiptsQuery>, QueryRejection>,
+) -> Result<Json<Vec<SignedReceipt>>, Refused> {
+    let Query(ReceiptsQuery { lease }) = query.map_err(|e| bad_field("lease", e.body_text()))?;
+    let lease = lease.map(|text| match text.split_once('/') {
+        Some((tenant, name)) => lease_id(&(tenant.to_owned(), name.to_owned())),
+        None => Err(bad_field("lease", format!("{text:?}: expected TENANT/NAME"))),
+    });
+    let lease = lease.transpose()?;
+    let receipts = Receipts::new(&view.paths);
+    match tokio::task::spawn_blocking(move || receipts.all(lease.as_ref())).await {
+        Ok(Ok(all)) => Ok(Json(all)),
         Ok(Err(error)) => Err(broken(&Chain(&error).to_string())),
         Err(error) => Err(broken(&Chain(&error).to_string())),
     }

@@ -16,7 +16,9 @@
 //! | [`cgroup`], [`files`], [`log`] | limits read back, a lease's directory, its console |
 //! | [`fetch`] | downloads in the background |
 //! | [`status`] | the report on a lease. Pure |
+//! | [`repair`] | a new ledger in place of a damaged one |
 
+mod asked;
 pub mod bundle;
 pub mod cgroup;
 pub mod converge;
@@ -29,6 +31,7 @@ pub mod model;
 pub mod name;
 pub mod observe;
 pub mod plan;
+pub mod repair;
 mod resources;
 pub mod status;
 pub mod units;

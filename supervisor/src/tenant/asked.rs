@@ -1,0 +1,76 @@
+//! What this host's own people ask of the leases ([`crate::node::ask`]).
+
+use std::error::Error;
+
+use bulkhead_api::chain::Chain;
+use bulkhead_api::inventory::Inventory;
+use bulkhead_api::local::{Repair, Retry};
+use bulkhead_api::resource::{Quarantined, Resource};
+use bulkhead_api::time::Timestamp;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use crate::files::read_if_there;
+use crate::ledger::{self, LedgerError};
+use crate::node::ask::Declined;
+use crate::tenant::converge::LeaseHost as _;
+use crate::tenant::{Tenants, repair};
+
+impl Tenants {
+    /// Makes a new ledger in place of a damaged one; without `apply`, only says what it would be.
+    ///
+    /// # Errors
+    /// [`Declined`]; the old ledger is then where it was.
+    pub async fn repair_ledger(
+        &mut self,
+        apply: bool,
+        inventory: &Inventory,
+        now: Timestamp,
+    ) -> Result<Repair, Declined> {
+        let failed = |error: &(dyn Error + 'static)| Declined::Failed(Chain(error).to_string());
+        let problem = match &self.problem {
+            None => return Err(Declined::LedgerWhole),
+            Some(damaged @ LedgerError::Damaged { .. }) => damaged.to_string(),
+            // Another image may read it, or a disk that answers again: nothing is lost.
+            Some(other) => return Err(Declined::NotNow(Chain(other).to_string())),
+        };
+        let path = self.machine.paths.ledger();
+        let damaged = read_if_there(&path).map_err(|e| failed(&e))?.unwrap_or_default();
+        let observed = self.machine.observe().await.map_err(|e| failed(&e))?;
+        let classes = self.machine.classes.clone();
+        let resources = spawn_blocking(move || repair::resources(&classes)).await;
+        let resources = resources.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        let found = repair::look(&observed, resources).map_err(|e| failed(&e))?;
+        let ledger = repair::rebuild(&found, inventory, &damaged, now);
+        let mut done =
+            Repair { applied: false, problem, kept: None, ledger: repair::shown(&ledger) };
+        if apply {
+            done.kept = Some(repair::keep(&path).map_err(|e| failed(&e))?);
+            ledger::store(&path, &ledger).map_err(|e| failed(&e))?;
+            warn!(leases = ledger.entries.len(), "ledger was made anew: leases are taken back");
+            (self.machine.ledger, self.problem) = (ledger, None);
+            done.applied = true;
+        }
+        Ok(done)
+    }
+
+    /// Has what is in quarantine erased again by the next pass: that resource, or all.
+    ///
+    /// # Errors
+    /// [`Declined::NotInQuarantine`], and [`Declined::NotNow`] while the ledger cannot be used.
+    pub fn erase_again(&mut self, resource: Option<&Resource>) -> Result<Retry, Declined> {
+        if let Some(problem) = &self.problem {
+            return Err(Declined::NotNow(Chain(problem).to_string()));
+        }
+        let kept = self.machine.ledger.quarantine.iter();
+        let again: Vec<Quarantined> = kept
+            .filter(|kept| resource.is_none_or(|only| kept.resource == *only))
+            .cloned()
+            .collect();
+        if let (Some(resource), []) = (resource, again.as_slice()) {
+            return Err(Declined::NotInQuarantine(resource.clone()));
+        }
+        self.retry_quarantine(resource);
+        Ok(Retry { again })
+    }
+}
