@@ -75,7 +75,7 @@ fn an_entry_is_kept_once_and_replaced_by_a_newer_one() {
     ledger.record(entry("a", &[7]));
     assert_eq!(ledger.entries.len(), 2);
     let id = entry("a", &[]).id;
-    assert_eq!(ledger.held()[&id].cpus, [7].into());
+    assert_eq!(ledger.taken().held[&id].cpus, [7].into());
     ledger.forget(&id);
     ledger.forget(&id);
     assert_eq!(ledger.entry(&id), None);
@@ -93,10 +93,10 @@ fn a_torn_write_leaves_the_old_ledger_and_does_not_stop_the_next_write() {
 #[test]
 fn a_ledger_of_a_later_version_is_named_as_such_whatever_its_body() {
     let (_dir, path) = kept();
-    fs::write(&path, br#"{"format":"bulkhead-ledger","version":2,"chains":[]}"#).unwrap();
+    fs::write(&path, br#"{"format":"bulkhead-ledger","version":3,"chains":[]}"#).unwrap();
     let error = load(&path).unwrap_err();
     assert_eq!(error.label(), "LedgerTooNew");
-    assert!(error.to_string().contains("has version 2, this supervisor reads up to 1"), "{error}");
+    assert!(error.to_string().contains("has version 3, this supervisor reads up to 2"), "{error}");
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! `converge` on a simulated host that refuses unsafe steps, cut at any step, judged without `plan`.
 
+use bulkhead_api::inventory::{Disk, DiskClaim};
+use bulkhead_api::lease::{LeaseSpec, Volume};
+use bulkhead_api::resource::{EXTENT, Quarantined, Resource, ResourceClass};
+use bulkhead_api::units::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::class::Attached;
 use crate::ledger::Entry;
 use crate::tenant::model::{
-    Limits, ObservedFiles, ObservedLease, ObservedService, ObservedSlice, ServiceState,
+    Limits, ObservedFiles, ObservedLease, ObservedService, ObservedSlice, Refusal, ServiceState,
+    given_apart,
 };
 use crate::tenant::plan::tests::{host, id, spec};
 
@@ -20,6 +26,8 @@ struct Sim {
     files: ObservedFiles,
     /// Looks until a download is complete.
     fetching: Option<u8>,
+    /// Given apart, with what of its content is a tenant's.
+    resources: BTreeMap<Resource, Attached>,
 }
 
 /// What ends the supervisor.
@@ -33,16 +41,46 @@ enum Cut {
     PowerAndLedger,
 }
 
+/// The smallest part of a host that one lease at a time can have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    Cpu(u32),
+    /// Of the one pool.
+    Extent(u64),
+}
+
+fn units(resource: &Resource) -> BTreeSet<Unit> {
+    match resource {
+        Resource::Cpu { cpus } => cpus.iter().copied().map(Unit::Cpu).collect(),
+        Resource::Volume { extents, .. } => extents
+            .iter()
+            .flat_map(|extent| (extent.start / EXTENT..extent.end() / EXTENT).map(Unit::Extent))
+            .collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+fn all_units(entry: &Entry) -> BTreeSet<Unit> {
+    entry.holding.resources().iter().flat_map(units).collect()
+}
+
 #[derive(Debug, Default)]
 struct SimHost {
     leases: BTreeMap<LeaseId, Sim>,
     ledger: Ledger,
+    /// What of the host tenants left something in, and who did: nothing but an erase takes it away.
+    owed: BTreeMap<Unit, LeaseId>,
+    /// Classes whose erase leaves the content there.
+    stubborn: BTreeSet<ResourceClass>,
     /// Steps until the cut, and whether the step at the cut takes effect.
     fuel: Option<(usize, bool)>,
     slowness: u8,
+    /// What is in quarantine is to be erased again.
+    again: bool,
     /// Leases whose steps fail while this counts down.
     broken: BTreeMap<LeaseId, u8>,
     steps: usize,
+    erased: usize,
 }
 
 impl SimHost {
@@ -55,10 +93,19 @@ impl SimHost {
         let ledger = self.ledger.clone();
         let entry = ledger.entry(step.id()).cloned();
         match step {
+            Step::Record(found) if found.releasing => {
+                assert!(entry.is_none(), "{step} in place of what the ledger says");
+            }
             Step::Record(new) => {
+                let wanted = all_units(new);
                 for other in ledger.entries.iter().filter(|entry| entry.id != new.id) {
-                    let shared = !other.holding.cpus.is_disjoint(&new.holding.cpus);
-                    assert!(!shared, "{step} while {} holds", other.id);
+                    let held: BTreeSet<Unit> =
+                        ledger.dirty(other).iter().flat_map(units).collect();
+                    assert!(held.is_disjoint(&wanted), "{step} while {} holds", other.id);
+                }
+                for unit in &wanted {
+                    let dirty = self.owed.get(unit);
+                    assert_eq!(dirty, None, "{step}: {unit:?} was not sanitised");
                 }
                 for (id, sim) in self.leases.iter().filter(|(id, _)| **id != new.id) {
                     let cpus = sim.slice.as_ref().map(|slice| &slice.cpus);
@@ -76,14 +123,24 @@ impl SimHost {
                 assert!(!self.sim(&new.id).service, "{step} beneath a running program");
             }
             Step::SetSlice { limits, .. } => {
-                let holding = entry.expect("a slice before the ledger knows").holding;
-                assert_eq!(*limits, Limits::of(&holding), "{step} is not what was recorded");
+                let entry = entry.expect("a slice before the ledger knows");
+                assert_eq!(*limits, Limits::of(&entry), "{step} is not what was recorded");
+            }
+            Step::Attach { id, resource, .. } => {
+                let entry = entry.expect("a resource before the ledger knows");
+                assert!(!entry.releasing, "{step} while it is taken back");
+                assert!(entry.holding.resources().contains(resource), "{step} is another's");
+                assert!(self.sim(id).slice.is_some(), "{step} without limits");
             }
             Step::StartService { id, .. } => {
                 let entry = entry.expect("a service before the ledger knows");
                 let sim = self.sim(id);
                 assert!(!sim.service && sim.stopping.is_none(), "{step} twice");
-                assert_eq!(sim.slice, Some(Limits::of(&entry.holding)), "{step} without limits");
+                assert_eq!(sim.slice, Some(Limits::of(&entry)), "{step} without limits");
+                let given = entry.holding.resources().into_iter().filter(given_apart);
+                let given = given.map(|resource| (resource, Attached::Yes)).collect();
+                assert_eq!(sim.resources, given, "{step} without its resources");
+                assert!(!entry.releasing, "{step} while it is taken back");
                 assert_eq!(sim.files, ObservedFiles::Bundled(Box::new(entry)), "{step}");
             }
             Step::RemoveSlice(id) => {
@@ -104,8 +161,25 @@ impl SimHost {
                     || sim.fetching.is_some()
                     || sim.files != ObservedFiles::Absent;
                 assert!(!left, "{step} while it is there: {sim:?}");
+                let kept = |unit: &Unit| {
+                    ledger.quarantine.iter().any(|kept| units(&kept.resource).contains(unit))
+                };
+                for (unit, who) in self.owed.iter().filter(|(unit, _)| !kept(unit)) {
+                    assert_ne!(who, id, "{step}: {unit:?} was not sanitised");
+                }
             }
-            Step::CancelFetch(_) | Step::StopService(_) => {}
+            Step::Sanitise { id, resource } if entry.is_none() => {
+                let kept = |kept: &Quarantined| kept.lease == *id && kept.resource == **resource;
+                assert!(ledger.quarantine.iter().any(kept), "{step} of nobody");
+            }
+            Step::Sanitise { id, .. } => {
+                assert!(entry.is_some_and(|entry| entry.releasing), "{step} of a lease that is held");
+                let sim = self.sim(id);
+                let used = sim.service || sim.stopping.is_some() || sim.slice.is_some();
+                assert!(!used && sim.mounts == 0, "{step} while it is used");
+            }
+            Step::Release(_) => assert!(entry.is_some(), "{step} before the ledger knows"),
+            Step::PinVcpus(_) | Step::CancelFetch(_) | Step::StopService(_) => {}
         }
     }
 
@@ -117,6 +191,12 @@ impl SimHost {
                 self.ledger.forget(id);
                 self.leases.remove(id);
             }
+            Step::Release(id) => self.ledger.release(id),
+            Step::Attach { id, resource, .. } => {
+                self.sim(id).resources.insert((**resource).clone(), Attached::Yes);
+            }
+            Step::Sanitise { id, resource } => self.erase(id, resource),
+            Step::PinVcpus(_) => {}
             Step::CancelFetch(id) => self.sim(id).fetching = None,
             Step::Fetch { id, .. } => {
                 let sim = self.sim(id);
@@ -133,7 +213,11 @@ impl SimHost {
                 self.sim(&entry.id).files = ObservedFiles::Bundled(entry.clone());
             }
             Step::SetSlice { id, limits, .. } => self.sim(id).slice = Some(limits.clone()),
-            Step::StartService { id, .. } => self.sim(id).service = true,
+            Step::StartService { id, .. } => {
+                self.sim(id).service = true;
+                let entry = self.ledger.entry(id).cloned().expect("recorded");
+                self.owed.extend(all_units(&entry).into_iter().map(|unit| (unit, id.clone())));
+            }
             Step::StopService(id) => {
                 let sim = self.sim(id);
                 if sim.service && slowness > 0 {
@@ -148,6 +232,18 @@ impl SimHost {
             Step::RemoveFiles(id) => self.sim(id).files = ObservedFiles::Absent,
         }
         Outcome::Done
+    }
+
+    fn erase(&mut self, id: &LeaseId, resource: &Resource) {
+        self.erased += 1;
+        self.sim(id).resources.remove(resource);
+        if self.stubborn.contains(&resource.class()) {
+            let (resource, lease) = (resource.clone(), id.clone());
+            let reason = "the marker is still there".to_owned();
+            return self.ledger.quarantined(Quarantined { resource, lease, reason, since: at(0) });
+        }
+        self.owed.retain(|unit, who| who != id || !units(resource).contains(unit));
+        self.ledger.cleaned(id, resource);
     }
 
     /// Time goes on between looks.
@@ -180,7 +276,9 @@ impl SimHost {
             self.leases.clear();
         }
         if cut == Cut::PowerAndLedger {
+            // Memory, caches and the keys of volumes went with the power.
             self.ledger = Ledger::default();
+            self.owed.clear();
         }
     }
 }
@@ -220,10 +318,13 @@ impl LeaseHost for SimHost {
             files: sim.files.clone(),
             fetching: sim.fetching.is_some(),
             image_digest: None,
+            resources: sim.resources.clone(),
+            pinned: None,
         };
         let leases = self.leases.iter().map(|(id, sim)| (id.clone(), seen(sim)));
         let leases = leases.filter(|(_, seen)| !seen.is_gone()).collect();
-        Ok(Observed { leases, ..Observed::default() })
+        let again = std::mem::take(&mut self.again).then(|| self.ledger.quarantine.clone());
+        Ok(Observed { leases, again: again.unwrap_or_default(), ..Observed::default() })
     }
 
     async fn apply(&mut self, step: &Step) -> Result<Outcome, StepError> {
@@ -270,8 +371,23 @@ fn passes(host: &mut SimHost, desired: &Desired, cores: u32) -> Option<Converged
     panic!("does not settle: {host:?}");
 }
 
+/// Extents of the host's pool.
+const EXTENTS: u64 = 24;
+
 fn inventory(cores: u32) -> Inventory {
-    host(cores)
+    let size = Bytes::new(EXTENTS * EXTENT);
+    let disk = Disk {
+        name: "vda".to_owned(),
+        transport: "virtio".to_owned(),
+        model: String::new(),
+        serial: String::new(),
+        size,
+        rotational: false,
+        bdf: None,
+        node: None,
+        claim: DiskClaim::Pool { id: "p".to_owned(), size },
+    };
+    Inventory { disks: vec![disk], ..host(cores) }
 }
 
 /// The host beside what is wanted; nothing here asks `plan`.
@@ -295,10 +411,19 @@ fn judge(host: &SimHost, desired: &Desired, cores: u32) {
         }
     }
     let there = |id: &LeaseId| host.leases.get(id).is_some_and(|sim| sim.service);
-    let free = cores - 1 - u32::try_from(taken.len()).unwrap();
+    let kept: BTreeSet<Unit> =
+        host.ledger.quarantine.iter().flat_map(|kept| units(&kept.resource)).collect();
+    let lost = |unit: &&Unit| matches!(unit, Unit::Cpu(_));
+    let free = cores - 1 - u32::try_from(taken.len() + kept.iter().filter(lost).count()).unwrap();
+    let given = |sim: &Sim| sim.resources.keys().flat_map(units).count();
+    let given: usize = host.leases.values().map(given).sum();
+    let stored = kept.iter().filter(|unit| matches!(unit, Unit::Extent(_))).count();
+    let room = EXTENTS - u64::try_from(given + stored).unwrap();
     for (id, spec) in desired {
-        // One node and little memory: cores alone decide.
-        assert!(there(id) || spec.cpus > free, "{id} has room and is not granted");
+        // One node and little memory: cores and storage alone decide.
+        let need: u64 = spec.volumes.iter().map(|v| v.extent_bytes() / EXTENT).sum();
+        let short = spec.cpus > free || need > room;
+        assert!(there(id) || short, "{id} has room and is not granted: {room} extents");
     }
     for Entry { id, .. } in &host.ledger.entries {
         assert!(there(id), "the ledger holds for {id}, which is not there");
@@ -308,9 +433,18 @@ fn judge(host: &SimHost, desired: &Desired, cores: u32) {
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 fn orders() -> impl Strategy<Value = Desired> {
-    let lease = (0..NAMES.len(), 1_u32..4, 16_u64..64);
+    let lease = (0..NAMES.len(), 1_u32..4, 16_u64..64, prop::option::of(32_u64..70));
     prop::collection::vec(lease, 0..5).prop_map(|leases| {
-        let one = |(name, cpus, mib): (usize, u32, u64)| (id(NAMES[name]), spec(cpus, mib));
+        let one = |(name, cpus, mib, stored): (usize, u32, u64, Option<u64>)| {
+            let volumes = stored.map(|mib| Volume {
+                name: "data".parse().unwrap(),
+                size: Bytes::new(mib << 20),
+                local: true,
+                path: None,
+            });
+            let volumes = volumes.into_iter().collect();
+            (id(NAMES[name]), LeaseSpec { volumes, ..spec(cpus, mib) })
+        };
         leases.into_iter().map(one).collect()
     })
 }
@@ -328,9 +462,11 @@ proptest! {
     fn a_host_cut_anywhere_converges_and_no_step_is_unsafe(
         cores in 2_u32..6,
         slowness in 0_u8..3,
+        stubborn in any::<bool>(),
         rounds in prop::collection::vec((orders(), prop::collection::vec(cuts(), 0..3)), 1..4),
     ) {
-        let mut host = SimHost { slowness, ..SimHost::default() };
+        let stubborn = stubborn.then_some(ResourceClass::Volume).into_iter().collect();
+        let mut host = SimHost { slowness, stubborn, ..SimHost::default() };
         for (desired, cuts) in rounds {
             for (steps, takes_effect, cut) in cuts {
                 host.fuel = Some((steps, takes_effect));
@@ -366,6 +502,42 @@ proptest! {
         passes(&mut host, &desired, 4);
         judge(&host, &desired, 4);
     }
+}
+
+#[test]
+fn what_is_not_clean_is_kept_from_everybody_until_it_is() {
+    let mut host = SimHost::default();
+    host.stubborn.insert(ResourceClass::Cpu);
+    let one = |name| Desired::from([(id(name), spec(1, 64))]);
+    passes(&mut host, &one("a"), 3);
+    passes(&mut host, &one("b"), 3);
+    assert_eq!(host.ledger.quarantine.len(), 1, "the core of a");
+    judge(&host, &one("b"), 3);
+    let end = passes(&mut host, &one("c"), 3).unwrap();
+    assert_eq!(host.ledger.quarantine.len(), 2);
+    assert!(matches!(end.plan.refused.get(&id("c")), Some(Refusal::Shortage(_))));
+    host.stubborn.clear();
+    host.again = true;
+    passes(&mut host, &one("c"), 3);
+    assert_eq!(host.ledger.quarantine, []);
+    judge(&host, &one("c"), 3);
+}
+
+#[test]
+fn a_lease_given_up_halfway_is_taken_back_whole_before_it_is_granted_anew() {
+    let mut host = SimHost::default();
+    let wanted = Desired::from([(id("a"), spec(1, 64))]);
+    passes(&mut host, &wanted, 3);
+    host.fuel = Some((1, true));
+    passes(&mut host, &Desired::new(), 3);
+    host.fuel = None;
+    assert!(host.ledger.entry(&id("a")).unwrap().releasing);
+    let begun = host.erased;
+    for _ in 0..2 {
+        passes(&mut host, &wanted, 3);
+        assert_eq!(host.erased, begun + 3, "instance, memory and cores, once");
+    }
+    judge(&host, &wanted, 3);
 }
 
 #[test]

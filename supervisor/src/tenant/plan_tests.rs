@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use bulkhead_api::inventory::{Core, CpuTopology, NumaNode};
-use bulkhead_api::lease::{CpuPartition, InstanceKind, Isolation, Workload};
+use bulkhead_api::lease::{CpuPartition, Holding, InstanceKind, Isolation, Workload};
 use bulkhead_api::units::Bytes;
 use expect_test::{Expect, expect};
 
@@ -121,8 +121,8 @@ fn a_new_lease_is_recorded_before_anything_of_it_is_made() {
         &expect![[r#"
             record acme/a: cpus 1-2, nodes 0, memory 512Mi
             fetch oci://bulkhead.site/demo:latest for acme/a
-            write container of acme/a
             set slice of acme/a: cpus 1-2, memory 512Mi
+            write container of acme/a
             start service of acme/a
         "#]],
     );
@@ -142,14 +142,17 @@ fn a_lease_that_is_not_wanted_is_taken_back_before_another_gets_anything() {
     Case::default().want("a", spec(1, 64)).held(held).seen("b", seen).check(
         4,
         &expect![[r#"
+            take back acme/b
             stop service of acme/b
             remove slice of acme/b
             remove files of acme/b
-            forget acme/b
+            sanitise instance of acme/b
+            sanitise memory 64Mi of nodes 0 of acme/b
+            sanitise cpus 1 of acme/b
             record acme/a: cpus 2, nodes 0, memory 64Mi
             fetch oci://bulkhead.site/demo:latest for acme/a
-            write container of acme/a
             set slice of acme/a: cpus 2, memory 64Mi
+            write container of acme/a
             start service of acme/a
         "#]],
     );
@@ -162,10 +165,13 @@ fn room_that_is_still_held_is_waited_for_and_not_given_out() {
     Case::default().want("a", spec(1, 64)).held(held).seen("b", seen).check(
         4,
         &expect![[r#"
+            take back acme/b
             stop service of acme/b
             remove slice of acme/b
             remove files of acme/b
-            forget acme/b
+            sanitise instance of acme/b
+            sanitise memory 64Mi of nodes 0 of acme/b
+            sanitise cpus 1,2,3 of acme/b
             refused acme/a: waits for room until acme/b is gone
         "#]],
     );
@@ -186,15 +192,22 @@ fn an_impossible_grant_holds_up_neither_a_revoke_nor_another_grant() {
         .check(
             4,
             &expect![[r#"
-                forget acme/gone
-                record acme/d: cpus 2, nodes 0, memory 64Mi
+                take back acme/gone
+                sanitise instance of acme/gone
+                sanitise memory 64Mi of nodes 0 of acme/gone
+                sanitise cpus 1 of acme/gone
+                record acme/c: cpus 2, nodes 0, memory 224Mi
+                fetch oci://bulkhead.site/demo:latest for acme/c
+                set slice of acme/c: cpus 2, memory 224Mi
+                write container of acme/c
+                start service of acme/c
+                record acme/d: cpus 3, nodes 0, memory 64Mi
                 fetch oci://bulkhead.site/demo:latest for acme/d
+                set slice of acme/d: cpus 3, memory 64Mi
                 write container of acme/d
-                set slice of acme/d: cpus 2, memory 64Mi
                 start service of acme/d
                 refused acme/a: cpus: 9 cores wanted, 2 free of 3
                 refused acme/b: spec.workload.image: image "oci://docker.io/library/busybox:1" is on docker.io: images come from the site's cache; publish it there and name it oci://bulkhead.site/…
-                refused acme/c: spec.instance: virtual machines cannot be leased by this version of Bulkhead
             "#]],
         );
 }
@@ -207,10 +220,13 @@ fn a_changed_spec_is_taken_back_whole_and_granted_anew() {
     case.check(
         4,
         &expect![[r#"
+            take back acme/a
             stop service of acme/a
             remove slice of acme/a
             remove files of acme/a
-            forget acme/a
+            sanitise instance of acme/a
+            sanitise memory 64Mi of nodes 0 of acme/a
+            sanitise cpus 1 of acme/a
         "#]],
     );
 }
@@ -223,6 +239,7 @@ fn a_slice_that_nobody_recorded_is_removed_and_its_cores_are_not_given_out_befor
     Case::default().want("a", spec(1, 64)).seen("stray", seen).check(
         4,
         &expect![[r#"
+            found without a record acme/stray: cpus 1-3, nodes 0, memory 64Mi
             stop service of acme/stray
             remove slice of acme/stray
             refused acme/a: waits for room until acme/stray is gone
@@ -255,8 +272,8 @@ fn after_a_crash_only_what_is_missing_is_done() {
     case(ObservedFiles::Fetched).check(
         4,
         &expect![[r#"
-            write container of acme/a
             set slice of acme/a: cpus 1, memory 64Mi
+            write container of acme/a
             start service of acme/a
         "#]],
     );
@@ -314,8 +331,8 @@ fn nothing_is_placed_beside_a_lease_that_nobody_knows_the_cores_of() {
         4,
         &expect![[r#"
             fetch oci://bulkhead.site/demo:latest for acme/c
-            write container of acme/c
             set slice of acme/c: cpus 2, memory 64Mi
+            write container of acme/c
             start service of acme/c
             refused acme/b: waits: what is held by acme/a cannot be read
         "#]],
@@ -344,9 +361,12 @@ fn a_download_that_shows_no_files_yet_is_cancelled_and_cleaned_up() {
     Case::default().held(entry("a", spec(1, 64), &[1])).seen("a", seen).check(
         4,
         &expect![[r#"
+            take back acme/a
             stop fetching the image of acme/a
             remove files of acme/a
-            forget acme/a
+            sanitise instance of acme/a
+            sanitise memory 64Mi of nodes 0 of acme/a
+            sanitise cpus 1 of acme/a
         "#]],
     );
 }

@@ -196,7 +196,19 @@ fn what_is_left_of_a_lease_that_goes_is_named() {
         find(&status.conditions, "Granted").unwrap().message.clone()
     };
     assert_eq!(message(&seen), "still there: its service, processes, its slice, mounts, files");
-    assert_eq!(message(&ObservedLease::default()), "still there: its entry in the ledger");
+    let dirty = "still there: instance, not sanitised yet; memory 64Mi of nodes 0, not sanitised yet; \
+                 cpus 2,3, not sanitised yet";
+    assert_eq!(message(&ObservedLease::default()), dirty);
+    let clean = recorded().holding.resources().into_iter().collect();
+    let entry = Entry { releasing: true, clean, ..recorded().clone() };
+    let gone = ObservedLease::default();
+    let facts = Facts { revoked: true, entry: Some(&entry), ..facts(&id, &gone) };
+    let status = report(&facts, None, at(1)).status;
+    assert_eq!(
+        find(&status.conditions, "Granted").unwrap().message,
+        "still there: its entry in the ledger"
+    );
+    assert_eq!(status.holding.unwrap(), Holding::default(), "others can have all of it");
 }
 
 #[test]

@@ -10,13 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bulkhead_api::condition::find;
+use bulkhead_api::receipt::Evidence;
+use bulkhead_api::resource::ResourceClass;
 use bulkhead_api::spec::WantedLease;
 use futures_util::StreamExt as _;
 use zbus::{Connection, Guid, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
 
 use super::*;
+use crate::class::{Attached, Class, ClassError, Erased, Order};
 use crate::oci::pull::tests::{Fleet, H2, image, site};
+use crate::receipts::Receipts;
 use crate::tenant::plan::tests::{host as inventory, id, spec as lease_spec};
+use crate::testing::{Authority, host_id};
+use crate::uplink::identity;
 
 const PROGRAM: u32 = 4242;
 
@@ -24,6 +30,26 @@ type Properties = BTreeMap<String, OwnedVariant>;
 
 /// Units by name, with their properties.
 type Units = Arc<Mutex<BTreeMap<String, Properties>>>;
+
+/// A class that notes what it was asked; the real ones meet the real kernel elsewhere.
+#[derive(Debug, Default)]
+struct Noting(Mutex<Vec<String>>);
+
+impl Class for Noting {
+    fn observe(&self, _: &Order) -> Result<Attached, ClassError> {
+        Ok(Attached::No)
+    }
+
+    fn attach(&self, order: &Order) -> Result<(), ClassError> {
+        Err(ClassError::Unsupported(order.resource.to_string()))
+    }
+
+    fn erase(&self, order: &Order) -> Result<Erased, ClassError> {
+        self.0.lock().unwrap().push(order.resource.to_string());
+        let evidence = vec![Evidence { what: "notes".to_owned(), found: "taken".to_owned() }];
+        Ok(Erased { methods: vec!["noted".to_owned()], evidence, weaker: None })
+    }
+}
 
 struct Host {
     root: tempfile::TempDir,
@@ -33,6 +59,7 @@ struct Host {
     calls: Arc<Mutex<Vec<String>>>,
     /// Programs do not end.
     stubborn: Arc<AtomicBool>,
+    erased: Arc<Noting>,
     serving: JoinSet<()>,
 }
 
@@ -42,8 +69,18 @@ impl Host {
         let paths = Paths::below(root.path());
         fs::create_dir_all(&paths.run).unwrap();
         fs::create_dir_all(cgroup::tenants(&paths.root)).unwrap();
+        let (chain, key) = Authority::new().host("spiffe://bulkhead/site/s1/host/s1-000001");
+        let named = identity::Named {
+            host: host_id(),
+            site: "s1".parse().unwrap(),
+            link: "127.0.0.1:1".to_owned(),
+        };
+        fs::create_dir_all(paths.identity()).unwrap();
+        fs::write(paths.identity().join("key.pem"), &key).unwrap();
+        identity::store(&paths.identity(), named, key, chain).unwrap();
         let (units, calls, stubborn) = (Units::default(), Arc::default(), Arc::default());
-        Self { root, paths, units, calls, stubborn, serving: JoinSet::new() }
+        let erased = Arc::default();
+        Self { root, paths, units, calls, stubborn, erased, serving: JoinSet::new() }
     }
 
     /// A supervisor that starts, or starts again.
@@ -63,7 +100,13 @@ impl Host {
             stubborn: Arc::clone(&self.stubborn),
         };
         self.serving.spawn(systemd.serve(server.unwrap()));
-        Tenants::open(self.paths.clone(), Systemd::over(client.unwrap()))
+        let (instance, memory, cpu) =
+            (ResourceClass::Instance, ResourceClass::Memory, ResourceClass::Cpu);
+        let noting = || Arc::clone(&self.erased) as Arc<dyn Class>;
+        let classes = [instance, memory, cpu]
+            .into_iter()
+            .fold(Classes::default(), |all, class| all.with(class, noting()));
+        Tenants::open(self.paths.clone(), Systemd::over(client.unwrap()), classes, 3)
     }
 
     fn group(&self, id: &LeaseId) -> PathBuf {
@@ -268,7 +311,13 @@ async fn a_lease_is_granted_read_back_found_again_and_taken_back_whole() {
     // Somebody changes a limit.
     fs::write(host.group(&id("llm-a")).join("memory.max"), "max").unwrap();
     let pass = settle(&mut tenants, &wanted, None).await;
-    assert_eq!(pass.changes, ["set slice of acme/llm-a again: memory.max is max, wanted 64Mi"]);
+    let drift = "memory.max is max, wanted 64Mi";
+    let change = Change {
+        lease: id("llm-a"),
+        what: format!("set slice of acme/llm-a again: {drift}"),
+        drift: Some(drift.to_owned()),
+    };
+    assert_eq!(pass.changes, [change]);
 
     let pass = settle(&mut tenants, &spec(&[]), None).await;
     assert_eq!(pass, Pass { settled: true, changes: pass.changes.clone(), ..Pass::default() });
@@ -276,6 +325,12 @@ async fn a_lease_is_granted_read_back_found_again_and_taken_back_whole() {
     assert!(!host.group(&id("llm-a")).exists());
     assert!(!host.paths.leases().join("acme").exists());
     assert!(ledger::load(&host.paths.ledger()).unwrap().entries.is_empty());
+    let sanitised = ["instance", "memory 64Mi of nodes 0", "cpus 1,2"];
+    assert_eq!(*host.erased.0.lock().unwrap(), sanitised);
+    let receipts = Receipts::new(&host.paths).all(Some(&id("llm-a"))).unwrap();
+    let receipts = receipts.iter().map(|signed| signed.unchecked().unwrap());
+    let told: Vec<_> = receipts.map(|receipt| (receipt.resource.to_string(), receipt.boot)).collect();
+    assert_eq!(told, sanitised.map(|resource| (resource.to_owned(), 3)));
     assert!(matches!(tenants.log(&id("llm-a"), 1), Err(LogError::Absent(_))));
 }
 
@@ -304,7 +359,7 @@ async fn a_damaged_ledger_changes_nothing_and_says_the_way_out() {
             (granted.reason.as_str(), granted.owner.as_str()),
             ("LedgerDamaged", "operator")
         );
-        assert!(granted.message.contains("move the file away"), "{}", granted.message);
+        assert!(granted.message.contains("bulkhead host ledger repair"), "{}", granted.message);
     }
     assert_eq!(fs::read(host.paths.ledger()).unwrap(), b"{", "the evidence stays");
 }
