@@ -74,6 +74,12 @@ impl Paths {
         self.state.join("accepted-spec.json")
     }
 
+    /// Receipts of what was sanitised.
+    #[must_use]
+    pub fn receipts(&self) -> PathBuf {
+        self.state.join("receipts")
+    }
+
     /// Isolation statements of this boot.
     #[must_use]
     pub fn isolation(&self) -> PathBuf {

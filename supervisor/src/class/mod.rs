@@ -7,6 +7,24 @@
 //! ```
 //!
 //! A new class is a type that implements [`Class`] and a line where [`Classes`] is made.
+//!
+//! | module | class |
+//! |---|---|
+//! | [`instance`] | what ran: nothing of it is left |
+//! | [`cpu`] | cores; [`partition`]: without load balancing |
+//! | [`memory`], [`hugepages`] | pages are zeroed, shown by content |
+//! | [`cache`] | last-level cache and memory bandwidth |
+
+pub mod cache;
+pub mod cpu;
+pub mod hugepages;
+pub mod instance;
+pub mod memory;
+pub mod partition;
+mod sys;
+#[cfg(test)]
+mod testing;
+mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +35,8 @@ use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::InstanceKind;
 use bulkhead_api::receipt::Evidence;
 use bulkhead_api::resource::{Resource, ResourceClass};
+
+use crate::paths::Paths;
 
 /// Why something could not be done with a resource.
 #[derive(Debug, thiserror::Error)]
@@ -148,4 +168,21 @@ impl Classes {
     pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Class>> {
         self.0.values()
     }
+}
+
+/// The classes that every host has. Classes of devices and disks are added by those who know them.
+#[must_use]
+pub fn of_host(paths: &Paths) -> Classes {
+    let root = || paths.root.clone();
+    Classes::default()
+        .with(ResourceClass::Instance, Arc::new(instance::Instance::new(paths.clone())))
+        .with(ResourceClass::Cpu, Arc::new(cpu::Cpu::new(root())))
+        .with(ResourceClass::Memory, Arc::new(memory::Memory::new(root())))
+        .with(ResourceClass::Hugepages, Arc::new(hugepages::Hugepages::new(paths)))
+        .with(ResourceClass::Cache, Arc::new(cache::Cache::new(root())))
+}
+
+/// A resource of another class than the one that was asked.
+fn other(resource: &Resource) -> ClassError {
+    ClassError::Unsupported(format!("{resource} is of another class"))
 }

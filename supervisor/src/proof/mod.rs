@@ -33,8 +33,9 @@ use bulkhead_api::time::Timestamp;
 use bulkhead_lease::prove::prove;
 use tracing::warn;
 
-use self::ring::{Ring, RingError};
+use self::ring::Ring;
 use crate::paths::Paths;
+use crate::receipts::shelf::ShelfError;
 use crate::uplink::identity::{self, Identity};
 
 /// Looks before a violation is stated. A container that is being started shows the host's own programs, for
@@ -51,7 +52,7 @@ pub enum ProofError {
     Make(#[from] MakeError),
     /// It could not be kept.
     #[error("keep the isolation statement")]
-    Keep(#[from] RingError),
+    Keep(#[from] ShelfError),
 }
 
 /// What is seen of the host and what follows from it.

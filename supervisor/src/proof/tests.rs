@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use bulkhead_api::inventory::{Core, CpuTopology, NumaNode};
 use bulkhead_api::isolation::{Class, Holder, IdRange, Namespace, Stray};
-use bulkhead_api::statement::{StatementRefusal, verify, verify_chain};
+use bulkhead_api::signed::Refusal;
+use bulkhead_api::statement::{verify, verify_chain};
 use bulkhead_api::units::Bytes;
 use tempfile::TempDir;
 
@@ -118,7 +119,7 @@ fn granted() -> BTreeSet<LeaseId> {
 fn inventory() -> Inventory {
     let core =
         |id: u32| Core { socket: 0, id, node: 0, cpus: BTreeSet::from([2 * id, 2 * id + 1]) };
-    let node = NumaNode { id: 0, total: Bytes::new(4 << 30), cpus: (0..8).collect() };
+    let node = NumaNode { id: 0, total: Bytes::new(4 << 30), cpus: (0..8).collect(), hugepages: Vec::new() };
     let cpu = CpuTopology { cores: (0..4).map(core).collect(), ..CpuTopology::default() };
     Inventory { cpu, memory: vec![node], ..Inventory::default() }
 }
@@ -283,7 +284,7 @@ fn a_chain_with_a_gap_or_of_another_fleet_is_refused() {
     let mut chain = ring.all().unwrap();
     let other = Authority::new();
     let (at, refusal) = verify_chain(&chain, other.ca_pem()).unwrap_err();
-    assert!(at == 0 && matches!(refusal, StatementRefusal::Untrusted { .. }), "{refusal}");
+    assert!(at == 0 && matches!(refusal, Refusal::Untrusted { .. }), "{refusal}");
     chain.remove(1);
     let (at, refusal) = verify_chain(&chain, authority.ca_pem()).unwrap_err();
     assert_eq!(at, 1);
