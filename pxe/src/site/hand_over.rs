@@ -129,3 +129,6 @@ impl Site {
         self.state.tenancies.is_void(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,8 +48,8 @@ fn names_are_components_and_never_paths() {
         assert!(!is_name(bad), "{bad}");
     }
     let nowhere = Path::new("/nowhere");
-    assert_eq!(layout(nowhere, ".."), Err(OciError::NameInvalid("..".into())));
-    assert_eq!(layout(nowhere, "demo"), Err(OciError::NameUnknown("demo".into())));
+    assert_eq!(super::layout(nowhere, ".."), Err(OciError::NameInvalid("..".into())));
+    assert_eq!(super::layout(nowhere, "demo"), Err(OciError::NameUnknown("demo".into())));
 }
 
 proptest! {
