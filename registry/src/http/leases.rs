@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::response::Response;
 use bulkhead_api::boot::MetalBoot;
 use bulkhead_api::document::{ApiError, Document, HostShortage, Kind, Lease};
-use bulkhead_api::id::{HostId, LeaseId};
+use bulkhead_api::id::{HostId, LeaseId, TenantName};
 use bulkhead_api::lease::{InstanceKind, LeaseSpec};
 use bulkhead_api::time::Timestamp;
 use sqlx::SqliteConnection;
@@ -78,20 +78,13 @@ pub(crate) async fn put(
     Named(id): Named<LeaseId>,
     body: Bytes,
 ) -> Result<After, Fault> {
-    let lease: Lease = document(Kind::Lease, &body)?;
+    let lease = checked(&body)?;
     same_name("metadata.tenant", &id.tenant, &lease.metadata.tenant)?;
     same_name("metadata.name", &id.name, &lease.metadata.name)?;
     let spec = lease.spec;
-    spec.check().map_err(|(field, message)| Fault::field(field, message))?;
-    if spec.instance == InstanceKind::BareMetal {
-        MetalBoot::of(&spec.workload).map_err(|(field, message)| Fault::field(field, message))?;
-    }
 
     let mut write = registry.store.write(Durability::Durable).await?;
-    if tenants::get(write.conn(), &id.tenant).await?.is_none() {
-        let message = format!("no tenant {}; create it first", id.tenant);
-        return Err(Fault::missing("metadata.tenant", message));
-    }
+    has_tenant(write.conn(), &id.tenant).await?;
     if let Some(row) = leases::get(write.conn(), &id).await? {
         if row.deleting_at.is_some() {
             let message = format!("lease {id} is being released; ask again when it is gone");
@@ -118,6 +111,46 @@ pub(crate) async fn put(
     Ok(After(Done::Created, after))
 }
 
+/// A lease that can be granted at all, on a host with room.
+pub(super) fn checked(body: &Bytes) -> Result<Lease, Fault> {
+    let lease: Lease = document(Kind::Lease, body)?;
+    let spec = &lease.spec;
+    spec.check().map_err(|(field, message)| Fault::field(field, message))?;
+    if spec.instance == InstanceKind::BareMetal {
+        MetalBoot::of(&spec.workload).map_err(|(field, message)| Fault::field(field, message))?;
+    }
+    Ok(lease)
+}
+
+pub(super) async fn has_tenant(
+    conn: &mut SqliteConnection,
+    tenant: &TenantName,
+) -> Result<(), Fault> {
+    match tenants::get(conn, tenant).await? {
+        Some(_) => Ok(()),
+        None => {
+            let message = format!("no tenant {tenant}; create it first");
+            Err(Fault::missing("metadata.tenant", message))
+        }
+    }
+}
+
+/// Reads what hosts and leases are made of, for a lease whose site is there.
+pub(super) async fn hosts_for(
+    registry: &Shared,
+    conn: &mut SqliteConnection,
+    spec: &LeaseSpec,
+    now: Timestamp,
+) -> Result<Picture, Fault> {
+    if let Some(site) = &spec.site
+        && sites::get(&mut *conn, site).await?.is_none()
+    {
+        return Err(Fault::missing("spec.site", format!("no site {site}")));
+    }
+    let live = registry.presence.snapshot();
+    Ok(Picture::of_kind(conn, Kind::Lease, live, now).await?)
+}
+
 /// In the transaction that takes the lease in: no two are promised the same room.
 async fn place(
     registry: &Shared,
@@ -125,13 +158,7 @@ async fn place(
     spec: &LeaseSpec,
     now: Timestamp,
 ) -> Result<HostId, Fault> {
-    if let Some(site) = &spec.site
-        && sites::get(&mut *conn, site).await?.is_none()
-    {
-        return Err(Fault::missing("spec.site", format!("no site {site}")));
-    }
-    let live = registry.presence.snapshot();
-    let picture = Picture::of_kind(conn, Kind::Lease, live, now).await?;
+    let picture = hosts_for(registry, conn, spec, now).await?;
     let candidates = picture.candidates(spec.site.as_ref());
     choose(&candidates, &wants(spec)).map_err(|shortages| {
         let place = match &spec.site {

@@ -1,12 +1,13 @@
 //! REST for people: JSON documents under `/v1`, a bearer token, one kind of error.
 //!
 //! ```text
-//!  request ──► auth (401) ──► audit of refusals ──► sites | hosts | tenants | leases | watch | log
+//!  request ──► auth (401) ──► audit of refusals ──► sites | hosts | tenants | leases | fit | watch | log
 //! ```
 
 pub mod answer;
 pub mod auth;
 pub mod body;
+pub mod fit;
 pub mod hosts;
 pub mod leases;
 pub mod log;
@@ -41,6 +42,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/v1/tenants", get(tenants::list))
         .route("/v1/tenants/{name}", put(tenants::put).get(tenants::get).delete(tenants::delete))
         .route("/v1/leases", get(leases::list))
+        .route("/v1/fit", post(fit::post))
         .route(
             "/v1/tenants/{tenant}/leases/{name}",
             put(leases::put).get(leases::get).delete(leases::delete),

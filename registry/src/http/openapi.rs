@@ -14,7 +14,7 @@ use utoipa::{Modify, OpenApi};
         super::hosts::list, super::hosts::get, super::hosts::delete,
         super::tenants::list, super::tenants::get, super::tenants::put, super::tenants::delete,
         super::leases::list, super::leases::get, super::leases::put, super::leases::delete,
-        super::log::get,
+        super::fit::post, super::log::get,
     ),
     components(schemas(ApiError, Document, WatchEvent)),
     security(("token" = [])),

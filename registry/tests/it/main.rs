@@ -7,6 +7,7 @@
 )]
 
 mod enrolment;
+mod fit;
 mod fleet;
 mod joined;
 mod link;

@@ -91,17 +91,21 @@ fn a_lease_that_this_version_cannot_grant_is_refused_by_its_field() {
     assert_eq!(message, "no tenant acme; create it first");
     rest.put("/v1/tenants/acme", &tenant_document("acme"));
 
-    for (field, value) in [
-        ("gpus", json!([{ "whole": 1 }])),
-        ("networks", json!([{ "network": "a" }])),
-        ("volumes", json!([{ "name": "a" }])),
-        ("revocable", json!("10s")),
-        ("instance", json!("vm")),
-        ("cpus", json!(0)),
-        ("memory", json!("1Mi")),
+    for (field, value, at) in [
+        ("gpus", json!([{ "whole": 1 }]), ""),
+        ("networks", json!([{ "network": "a" }]), ""),
+        ("revocable", json!("10s"), ""),
+        ("instance", json!("pod"), ""),
+        ("cpus", json!(0), ""),
+        ("memory", json!("1Mi"), ""),
+        ("isolation", json!("none"), ""),
+        ("volumes", json!([{ "name": "a" }]), "[0]"),
+        ("volumes", json!([{ "name": "a", "size": "1Mi" }]), ".size"),
+        ("hugepages", json!({ "pageSize": "2Mi", "amount": "3Mi" }), ".amount"),
+        ("cache", json!({ "ways": 0 }), ".ways"),
     ] {
         let answer = put_lease(&rest, |lease| lease["spec"][field] = value);
-        refused(answer, 400, "BadField", Some(&format!("spec.{field}")));
+        refused(answer, 400, "BadField", Some(&format!("spec.{field}{at}")));
     }
     let answer = put_lease(&rest, |lease| lease["spec"]["site"] = "fra-01".into());
     refused(answer, 404, "NotFound", Some("spec.site"));
@@ -182,6 +186,7 @@ fn the_description_is_openapi_3_1_and_has_every_path() {
             "get /v1/tenants/{name}",
             "get /v1/tenants/{tenant}/leases/{name}",
             "get /v1/tenants/{tenant}/leases/{name}/log",
+            "post /v1/fit",
             "post /v1/sites/{name}/join-tickets",
             "put /v1/sites/{name}",
             "put /v1/tenants/{name}",
