@@ -85,15 +85,8 @@ impl<'r> Near<'r> {
             return near;
         }
         let held = taken.held.values().flat_map(|h| h.devices.iter().map(|d| d.id.as_str()));
-        let quarantined = taken.quarantined.iter().filter_map(|resource| match resource {
-            Resource::Device { id, .. } => Some(id.as_str()),
-            Resource::Instance
-            | Resource::Cpu { .. }
-            | Resource::Memory { .. }
-            | Resource::Hugepages { .. }
-            | Resource::Cache { .. }
-            | Resource::Volume { .. }
-            | Resource::Disk { .. } => None,
+        let quarantined = taken.quarantined.iter().filter_map(|resource| {
+            if let Resource::Device { id, .. } = resource { Some(id.as_str()) } else { None }
         });
         let gone: BTreeSet<&str> = held.chain(quarantined).collect();
         let of_gone = inventory.pci.iter().filter(|function| gone.contains(function.bdf.as_str()));

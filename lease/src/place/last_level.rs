@@ -57,15 +57,8 @@ impl<'a> Ways<'a> {
     ) -> Option<Self> {
         let (resctrl, share) = (inventory.cpu.resctrl.as_ref()?, share?);
         let held = taken.held.values().map(|Holding { cache, .. }| cache);
-        let quarantined = taken.quarantined.iter().filter_map(|resource| match resource {
-            Resource::Cache { ways } => Some(ways),
-            Resource::Instance
-            | Resource::Cpu { .. }
-            | Resource::Memory { .. }
-            | Resource::Hugepages { .. }
-            | Resource::Volume { .. }
-            | Resource::Device { .. }
-            | Resource::Disk { .. } => None,
+        let quarantined = taken.quarantined.iter().filter_map(|resource| {
+            if let Resource::Cache { ways } = resource { Some(ways) } else { None }
         });
         let (mut masks, mut groups) = (BTreeMap::new(), 0_u32);
         for ways in held.chain(quarantined).filter(|ways| !ways.is_empty()) {

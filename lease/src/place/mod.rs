@@ -219,3 +219,6 @@ fn explain_volumes(
     let largest = sizes().max().unwrap_or_default();
     (!fits).then_some(Lack::Pools { largest, most, volumes })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_api::lease::Isolation;
 use bulkhead_api::resource::NodePages;
 use bulkhead_api::units::Bytes;
 
@@ -124,7 +125,7 @@ fn rank(nodes: &[Node<'_>], set: u64, size: usize, near: &Near<'_>) -> Rank {
     (far, size, sockets.len(), cores, Reverse(set.reverse_bits()))
 }
 
-/// Each node gives a core; then node by node.
+/// Each node gives a core; then node by node, the first ones. Who has caches of its own gets as few as do.
 fn take<'a>(nodes: &[Node<'a>], set: u64, request: &Request) -> Chosen<'a> {
     let here: Vec<&Node<'a>> = of(nodes, set).collect();
     let mut cores = usize::try_from(request.cores).unwrap_or(usize::MAX);
@@ -138,7 +139,11 @@ fn take<'a>(nodes: &[Node<'a>], set: u64, request: &Request) -> Chosen<'a> {
     for (at, node) in (1..).zip(&here) {
         let others = here.len().saturating_sub(at);
         let count = node.spots.len().min(cores.saturating_sub(others));
-        chosen.spots.extend(compact(&node.spots, count));
+        if request.isolation > Isolation::Core || request.cache.is_some() {
+            chosen.spots.extend(compact(&node.spots, count));
+        } else {
+            chosen.spots.extend(node.spots.iter().take(count));
+        }
         cores = cores.saturating_sub(count);
         let here = most_pages(node, request).min(pages);
         if here > 0 {

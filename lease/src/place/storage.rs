@@ -42,19 +42,11 @@ pub(super) fn pools<'a>(inventory: &'a Inventory, taken: &Taken) -> Vec<Pool<'a>
         gone.entry(pool).or_default().extend(extents);
     }
     for resource in &taken.quarantined {
-        match resource {
-            Resource::Volume { pool, extents, .. } => {
-                gone.entry(pool).or_default().extend(extents);
-            }
-            Resource::Disk { id } => {
-                disks.insert(id.as_str());
-            }
-            Resource::Instance
-            | Resource::Cpu { .. }
-            | Resource::Memory { .. }
-            | Resource::Hugepages { .. }
-            | Resource::Cache { .. }
-            | Resource::Device { .. } => {}
+        if let Resource::Volume { pool, extents, .. } = resource {
+            gone.entry(pool).or_default().extend(extents);
+        }
+        if let Resource::Disk { id } = resource {
+            disks.insert(id.as_str());
         }
     }
     let mut count: BTreeMap<&str, u32> = BTreeMap::new();
