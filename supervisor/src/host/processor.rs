@@ -35,7 +35,7 @@ pub(super) fn memory(tree: &mut Tree<'_>) -> Vec<NumaNode> {
 pub(super) fn topology(tree: &mut Tree<'_>, nodes: &[NumaNode]) -> CpuTopology {
     let online = list(tree, &format!("{CPU}/online")).unwrap_or_default();
     let mut cores: BTreeMap<BTreeSet<u32>, Core> = BTreeMap::new();
-    let mut caches: BTreeMap<(u8, String, BTreeSet<u32>), (Option<u32>, Bytes)> = BTreeMap::new();
+    let mut caches: BTreeMap<(u8, String, BTreeSet<u32>), Cache> = BTreeMap::new();
     for cpu in online {
         if let Some(core) = core(tree, cpu, nodes) {
             cores.entry(core.cpus.clone()).or_insert(core);
@@ -43,19 +43,15 @@ pub(super) fn topology(tree: &mut Tree<'_>, nodes: &[NumaNode]) -> CpuTopology {
         let names = tree.names(&format!("{CPU}/cpu{cpu}/cache"));
         for index in numbers(&names, "index") {
             if let Some(cache) = cache(tree, &format!("{CPU}/cpu{cpu}/cache/index{index}")) {
-                caches.insert((cache.level, cache.kind, cache.cpus), (cache.id, cache.size));
+                caches.insert((cache.level, cache.kind.clone(), cache.cpus.clone()), cache);
             }
         }
     }
-    let caches = caches
-        .into_iter()
-        .map(|((level, kind, cpus), (id, size))| Cache { level, kind, id, size, cpus })
-        .collect();
     let cpuinfo = tree.text("proc/cpuinfo").unwrap_or_default();
     CpuTopology {
         model: model(&cpuinfo),
         cores: cores.into_values().collect(),
-        caches,
+        caches: caches.into_values().collect(),
         resctrl: resctrl::resctrl(tree, &cpuinfo),
     }
 }
