@@ -44,7 +44,7 @@ pub enum Verb {
     Logs(LogsArgs),
     /// Ask the supervisor of this very host
     Host(HostArgs),
-    /// Check isolation statements in a file with the fleet CA alone
+    /// Check isolation statements or receipts in a file with the fleet CA alone
     Verify(VerifyArgs),
     /// Make a one-time secret with which a site joins the fleet
     JoinTicket(JoinTicketArgs),
@@ -227,6 +227,18 @@ pub enum HostVerb {
         #[arg(long, conflicts_with = "output")]
         chain: bool,
     },
+    /// What was sanitised when leases were taken back, how, and what was seen
+    Receipts {
+        /// The supervisor.
+        #[command(flatten)]
+        at: SocketArgs,
+        /// How to show it; JSON is what verify reads
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Format,
+        /// Those of one lease alone
+        #[arg(long, value_name = "TENANT/NAME")]
+        lease: Option<String>,
+    },
     /// What happened on it lately
     Events {
         /// The supervisor.
@@ -241,7 +253,7 @@ pub enum HostVerb {
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// One statement or an array of them, JSON, as host prove -o json and --chain print them
+    /// One record or an array of them, JSON, as host prove -o json, host prove --chain and host receipts -o json print them
     pub file: PathBuf,
     /// Certificate of the fleet CA (PEM) [default: that of login]
     #[arg(long, value_name = "FILE")]

@@ -86,21 +86,21 @@ pub enum VerbError {
         /// How many violations.
         violations: usize,
     },
-    /// A file without isolation statements.
-    #[error("{} holds no isolation statement", path.display())]
-    NoStatement {
+    /// A file without records that hosts sign.
+    #[error("{} holds neither an isolation statement nor a receipt", path.display())]
+    NoRecord {
         /// The file.
         path: PathBuf,
         /// Where it is not one.
         source: FieldError,
     },
     /// An empty list.
-    #[error("{} holds no isolation statement: its list is empty", path.display())]
+    #[error("{} holds neither an isolation statement nor a receipt: its list is empty", path.display())]
     NothingToVerify {
         /// The file.
         path: PathBuf,
     },
-    /// A statement that is not to be believed.
+    /// A record that is not to be believed.
     #[error("{}: entry {number} of {of} is not to be believed", path.display())]
     Unbelieved {
         /// The file.
@@ -112,9 +112,9 @@ pub enum VerbError {
         /// Why.
         source: Refusal,
     },
-    /// A statement of the supervisor that cannot be read.
-    #[error("statement of the supervisor")]
-    Statement(#[source] Refusal),
+    /// A record of the supervisor that cannot be read.
+    #[error("reply of the supervisor")]
+    Told(#[source] Refusal),
     /// Waited in vain.
     #[error("{target} is not {goal} after {}: {last}", plain(*.after))]
     TimedOut {
@@ -184,10 +184,10 @@ impl VerbError {
             | Self::Show { .. }
             | Self::Some { .. }
             | Self::NotIsolated { .. }
-            | Self::NoStatement { .. }
+            | Self::NoRecord { .. }
             | Self::NothingToVerify { .. }
             | Self::Unbelieved { .. }
-            | Self::Statement(_)
+            | Self::Told(_)
             | Self::TimedOut { .. }
             | Self::Hopeless { .. }
             | Self::NotThere { .. } => FAILED,
@@ -217,10 +217,10 @@ impl VerbError {
             | Self::Show { .. }
             | Self::Some { .. }
             | Self::NotIsolated { .. }
-            | Self::NoStatement { .. }
+            | Self::NoRecord { .. }
             | Self::NothingToVerify { .. }
             | Self::Unbelieved { .. }
-            | Self::Statement(_)
+            | Self::Told(_)
             | Self::NotThere { .. }
             | Self::NoSuchGoal { .. } => None,
         }

@@ -1,7 +1,10 @@
-//! `host status`, `host events`, `host prove`: what the supervisor of this very host says.
+//! `host status`, `host events`, `host prove`, `host receipts`: what the supervisor of this very host says.
 
 use std::path::Path;
 
+use bulkhead_api::id::LeaseId;
+use bulkhead_api::receipt::{Receipt, SignedReceipt};
+use bulkhead_api::signed::Refusal;
 use bulkhead_api::statement::SignedStatement;
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
@@ -15,6 +18,7 @@ use crate::console::Console;
 use crate::local;
 use crate::view::host::page;
 use crate::view::isolation;
+use crate::view::receipt;
 use crate::view::table::Table;
 use crate::view::text::age;
 
@@ -37,6 +41,9 @@ pub(super) fn host(verb: &HostVerb, console: &mut Console) -> Result<(), VerbErr
             })
         }
         HostVerb::Prove { at, output, chain } => prove(&at.socket, *output, *chain, console),
+        HostVerb::Receipts { at, output, lease } => {
+            receipts(&at.socket, *output, lease.as_deref(), console)
+        }
         HostVerb::Events { at, output } => {
             show::<Vec<Event>>(&at.socket, "/v1/events", *output, console, |events, console| {
                 table(events, console.now()).render(console.colour_out)
@@ -60,20 +67,53 @@ fn prove(
     }
     let path = "/v1/isolation";
     let signed: SignedStatement = local::ask(socket, path)?;
-    let statement = signed.unchecked().map_err(VerbError::Statement)?;
-    let text = match format {
-        Format::Table | Format::Wide => isolation::page(&statement, console.now()),
-        Format::Json => pretty(&signed, path)? + "\n",
-        Format::Yaml => serde_saphyr::to_string(&signed).map_err(|source| VerbError::Show {
-            what: path.to_owned(),
-            source: Box::new(source),
-        })?,
-    };
+    let statement = signed.unchecked().map_err(VerbError::Told)?;
+    let text = || isolation::page(&statement, console.now());
+    let text = shown(&signed, path, format, text)?;
     console.print(format_args!("{text}"))?;
     match statement.finding.violations.len() {
         0 => Ok(()),
         violations => Err(VerbError::NotIsolated { violations }),
     }
+}
+
+fn receipts(
+    socket: &Path,
+    format: Format,
+    lease: Option<&str>,
+    console: &mut Console,
+) -> Result<(), VerbError> {
+    let path = match lease {
+        Some(lease) => {
+            let (tenant, name) = lease.split_once('/').unwrap_or(("", lease));
+            let id = LeaseId { tenant: tenant.parse()?, name: name.parse()? };
+            format!("/v1/receipts?lease={id}")
+        }
+        None => "/v1/receipts".to_owned(),
+    };
+    let signed: Vec<SignedReceipt> = local::ask(socket, &path)?;
+    let read: Result<Vec<Receipt>, Refusal> = signed.iter().map(SignedReceipt::unchecked).collect();
+    let receipts = read.map_err(VerbError::Told)?;
+    let text = || receipt::table(&receipts, console.now()).render(console.colour_out);
+    let text = shown(&signed, &path, format, text)?;
+    Ok(console.print(format_args!("{text}"))?)
+}
+
+/// A value in the form that was asked for; `text` is that for people.
+fn shown<T: Serialize>(
+    value: &T,
+    path: &str,
+    format: Format,
+    text: impl FnOnce() -> String,
+) -> Result<String, VerbError> {
+    Ok(match format {
+        Format::Table | Format::Wide => text(),
+        Format::Json => pretty(value, path)? + "\n",
+        Format::Yaml => serde_saphyr::to_string(value).map_err(|source| VerbError::Show {
+            what: path.to_owned(),
+            source: Box::new(source),
+        })?,
+    })
 }
 
 fn show<T: DeserializeOwned + Serialize>(
@@ -84,14 +124,7 @@ fn show<T: DeserializeOwned + Serialize>(
     text: fn(&T, &Console) -> String,
 ) -> Result<(), VerbError> {
     let value: T = local::ask(socket, path)?;
-    let text = match format {
-        Format::Table | Format::Wide => text(&value, console),
-        Format::Json => pretty(&value, path)? + "\n",
-        Format::Yaml => serde_saphyr::to_string(&value).map_err(|source| VerbError::Show {
-            what: path.to_owned(),
-            source: Box::new(source),
-        })?,
-    };
+    let text = shown(&value, path, format, || text(&value, console))?;
     Ok(console.print(format_args!("{text}"))?)
 }
 

@@ -3,6 +3,7 @@
 pub mod describe;
 pub mod host;
 pub mod isolation;
+pub mod receipt;
 pub mod rows;
 pub mod table;
 #[cfg(test)]

@@ -8,7 +8,8 @@ use axum::routing::get;
 use bulkhead_api::isolation::{
     Class, Facts, Finding, Holder, HolderFacts, IdRange, ProcessFacts, Sharing,
 };
-use bulkhead_api::statement::{SignedStatement, Statement, facts_digest, sign};
+use bulkhead_api::signed::{Record, Signed, sign};
+use bulkhead_api::statement::{SignedStatement, Statement, facts_digest};
 use bulkhead_api::units::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -42,8 +43,8 @@ impl Fleet {
         Self { ca: ca.pem(), chain, key: key.serialize_pem() }
     }
 
-    fn sign(&self, statement: &Statement) -> SignedStatement {
-        sign(statement, &self.key, &self.chain, &SystemRandom::new()).unwrap()
+    pub(crate) fn sign<R: Record>(&self, record: &R) -> Signed<R> {
+        sign(record, &self.key, &self.chain, &SystemRandom::new()).unwrap()
     }
 
     /// Statements 1 to `count`; the last one tells these violations.
@@ -108,7 +109,7 @@ fn violation() -> Sharing {
 }
 
 /// Runs a verb in a folder with `fleet-ca.pem` and a file.
-fn verify(ca: &str, file: &[u8]) -> Said {
+pub(crate) fn verify(ca: &str, file: &[u8]) -> Said {
     let dir = TempDir::new().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(path("ca.pem"), ca).unwrap();
@@ -119,7 +120,7 @@ fn verify(ca: &str, file: &[u8]) -> Said {
     said
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap()
 }
 
@@ -180,10 +181,13 @@ fn what_is_missing_swapped_or_of_another_fleet_is_refused_with_its_place() {
     forged.facts.strays.clear();
     forged.facts.holders.pop();
     let digest = refusal(&fleet.ca, &[fleet.sign(&forged)]);
-    assert!(digest.contains("digest of the facts is "), "{digest}");
+    assert!(digest.contains("statement 1 contradicts itself: digest of the facts is "), "{digest}");
     assert!(refusal(&fleet.ca, &[]).contains("its list is empty"));
     let said = verify(&fleet.ca, b"{}").failed(1);
-    assert!(said.starts_with("error: s.json holds no isolation statement: "), "{said}");
+    assert!(
+        said.starts_with("error: s.json holds neither an isolation statement nor a receipt: "),
+        "{said}"
+    );
 }
 
 /// The routes of a supervisor that keeps these statements.

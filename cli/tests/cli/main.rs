@@ -14,6 +14,7 @@ mod logs;
 mod manual;
 mod offline;
 mod program;
+mod receipts;
 mod registry;
 mod scene;
 mod supervisor;

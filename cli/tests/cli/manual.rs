@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use expect_test::expect_file;
 
 use crate::isolation::Fleet;
+use crate::receipts;
 use crate::scene::{LEASE, SITE, Scene, TENANT, run};
 use crate::supervisor;
 
@@ -32,7 +33,9 @@ fn the_manual_shows_what_is_printed() {
     scene.file("chain.json", &serde_json::to_string(&statements).unwrap());
     let gap = [&statements[0], &statements[2]];
     scene.file("gap.json", &serde_json::to_string(&gap).unwrap());
-    let _supervisor = supervisor::start(&socket, &statements);
+    let receipts = receipts::chain(&fleet);
+    scene.file("receipts.json", &serde_json::to_string(&receipts).unwrap());
+    let _supervisor = supervisor::start(&socket, &statements, &receipts);
     expect_file!["../../../docs/cli.md"].assert_eq(&rerun(page, &scene));
 }
 

@@ -34,7 +34,7 @@ fn a_field_is_explained_with_its_choices() {
     expect![[r#"
         Lease.spec.workload  <object>  required
 
-          What to run. Wanted for `container`.
+          What to run.
           The program of a lease.
 
         Fields:
@@ -105,7 +105,7 @@ fn help_is_for_standard_output_and_names_every_verb() {
           wait         Wait until an object is observed in a state
           logs         Show the console log of a lease's program
           host         Ask the supervisor of this very host
-          verify       Check isolation statements in a file with the fleet CA alone
+          verify       Check isolation statements or receipts in a file with the fleet CA alone
           join-ticket  Make a one-time secret with which a site joins the fleet
           explain      Explain a kind or one of its fields
           completion   Print the completion script of a shell

@@ -11,13 +11,19 @@ use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 
+use bulkhead_api::receipt::SignedReceipt;
 use bulkhead_api::statement::SignedStatement;
 
 use crate::isolation;
+use crate::receipts;
 use crate::scene::{Said, run, status};
 
 /// A supervisor that runs until the runtime is dropped.
-pub(crate) fn start(socket: &Path, statements: &[SignedStatement]) -> Runtime {
+pub(crate) fn start(
+    socket: &Path,
+    statements: &[SignedStatement],
+    receipts: &[SignedReceipt],
+) -> Runtime {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let events = json!([
@@ -29,7 +35,8 @@ pub(crate) fn start(socket: &Path, statements: &[SignedStatement]) -> Runtime {
     let router = Router::new()
         .route("/v1/host", get(async || status().to_string()))
         .route("/v1/events", get(async move || events.to_string()))
-        .merge(isolation::routes(statements));
+        .merge(isolation::routes(statements))
+        .merge(receipts::routes(receipts));
     let guard = runtime.enter();
     let listener = UnixListener::bind(socket).unwrap();
     drop(guard);
@@ -40,7 +47,7 @@ pub(crate) fn start(socket: &Path, statements: &[SignedStatement]) -> Runtime {
 fn ask(arguments: &[&str]) -> Said {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("s.sock");
-    let _supervisor = start(&socket, &isolation::Fleet::new().chain(1, &[]));
+    let _supervisor = start(&socket, &isolation::Fleet::new().chain(1, &[]), &[]);
     let socket = ["--socket", socket.to_str().unwrap()];
     run(dir.path().to_owned(), "", &[arguments, &socket].concat(), |_| Ok(()))
 }
