@@ -21,6 +21,7 @@
 //! | [`proof`] | whether leases share anything: observed, proved, signed |
 //! | [`oci`] | images from the site's cache |
 //! | [`socket`] | the same state for this host's own people |
+//! | [`storage`] | disks: the host's state, volumes of leases |
 //! | [`host`] | the machine: hardware, systemd, console, load |
 //! | [`events`] | what happened lately |
 //! | [`daemon`] | puts all of them together and ends them |
@@ -42,6 +43,7 @@ pub mod paths;
 pub mod proof;
 pub mod receipts;
 pub mod socket;
+pub mod storage;
 pub mod tenant;
 #[cfg(test)]
 mod testing;

@@ -6,6 +6,7 @@ use bulkhead_api::inventory::Inventory;
 
 use super::tree::Tree;
 use super::{device, gpu, pci, processor};
+use crate::storage::claim;
 
 /// Reads the host below `root` (`/` on a host). Never fails: what cannot be read is in `problems`.
 #[must_use]
@@ -20,7 +21,7 @@ fn observe_tree(root: &Path, image: &str) -> Inventory {
     let mut tree = Tree::new(root);
     let memory = processor::memory(&mut tree);
     let cpu = processor::topology(&mut tree, &memory);
-    Inventory {
+    let mut inventory = Inventory {
         system_uuid: device::system_uuid(&mut tree),
         firmware: device::firmware(&mut tree),
         kernel: tree.text("proc/sys/kernel/osrelease").unwrap_or_default(),
@@ -34,7 +35,9 @@ fn observe_tree(root: &Path, image: &str) -> Inventory {
         tpm: device::tpm(&mut tree),
         gpus: Vec::new(),
         problems: tree.problems,
-    }
+    };
+    claim::fill(root, &mut inventory);
+    inventory
 }
 
 #[cfg(test)]
