@@ -262,6 +262,10 @@ pub struct Capacity {
     pub memory: Bytes,
     /// Memory that no lease holds.
     pub memory_free: Bytes,
+    /// Storage that volumes of leases can have in all.
+    pub storage: Bytes,
+    /// Storage that no volume holds.
+    pub storage_free: Bytes,
 }
 
 /// `apiVersion`; only [`API_VERSION`] is read.

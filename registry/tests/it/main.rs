@@ -14,5 +14,6 @@ mod link;
 mod people;
 mod rest;
 mod restart;
+mod room;
 mod site;
 mod strangers;
