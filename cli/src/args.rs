@@ -48,7 +48,7 @@ pub enum Verb {
     Verify(VerifyArgs),
     /// Make a one-time secret with which a site joins the fleet
     JoinTicket(JoinTicketArgs),
-    /// Explain a kind or one of its fields
+    /// Explain why an object is as it is, where a lease would fit, or what a field means
     Explain(ExplainArgs),
     /// Print the completion script of a shell
     Completion {
@@ -239,6 +239,30 @@ pub enum HostVerb {
         #[arg(long, value_name = "TENANT/NAME")]
         lease: Option<String>,
     },
+    /// What nobody gets, as it could not be shown to be clean
+    Quarantine {
+        /// What to do about it; nothing shows it.
+        #[command(subcommand)]
+        verb: Option<QuarantineVerb>,
+        /// The supervisor.
+        #[command(flatten)]
+        at: SocketArgs,
+        /// How to show it
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Format,
+    },
+    /// Who holds what on it
+    Ledger {
+        /// What to do about it; nothing shows it.
+        #[command(subcommand)]
+        verb: Option<LedgerVerb>,
+        /// The supervisor.
+        #[command(flatten)]
+        at: SocketArgs,
+        /// How to show it
+        #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+        output: Format,
+    },
     /// What happened on it lately
     Events {
         /// The supervisor.
@@ -247,6 +271,27 @@ pub enum HostVerb {
         /// How to show it
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
+    },
+}
+
+/// What to do about what is in quarantine.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineVerb {
+    /// Erase it again in the next pass: all of it, or one resource
+    Retry {
+        /// The resource as the list shows it, or a part of that which no other has
+        resource: Option<String>,
+    },
+}
+
+/// What to do about the ledger.
+#[derive(Debug, Subcommand)]
+pub enum LedgerVerb {
+    /// Rebuild a damaged one from what is found on the host; its leases are taken back and granted anew
+    Repair {
+        /// Do it; without it, only what would be done is shown
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -264,7 +309,12 @@ pub struct VerifyArgs {
 #[derive(Debug, Args)]
 pub struct SocketArgs {
     /// The supervisor's socket
-    #[arg(long, default_value = "/run/bulkhead/supervisor.sock", value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "/run/bulkhead/supervisor.sock",
+        value_name = "PATH"
+    )]
     pub socket: PathBuf,
 }
 
@@ -280,10 +330,24 @@ pub struct JoinTicketArgs {
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "bulkhead explain [OPTIONS] <KIND> <NAME>\n       bulkhead explain [OPTIONS] fit -f <FILE>\n       bulkhead explain [OPTIONS] <KIND[.FIELD]>"
+)]
 pub struct ExplainArgs {
-    /// KIND or KIND.field.path, such as lease.spec.workload
+    /// lease, host or site with its NAME; fit; or KIND.field.path, such as lease.spec.workload
     #[arg(value_name = "KIND[.FIELD]")]
-    pub path: String,
+    pub what: String,
+    /// Name of an object; TENANT/NAME of a lease
+    pub name: Option<String>,
+    /// The lease's tenant, where NAME does not say it
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Leases that are to fit; - is standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Explain an object again whenever that changes
+    #[arg(short, long)]
+    pub watch: bool,
     /// All fields below it too
     #[arg(short, long)]
     pub recursive: bool,

@@ -1,4 +1,4 @@
-//! `bulkhead explain`: what kinds and fields mean.
+//! `bulkhead explain KIND.field`: what kinds and fields mean.
 
 use std::fmt::Write as _;
 
@@ -19,6 +19,12 @@ pub enum ExplainError {
         known: String,
         /// `; did you mean ...?`, or empty.
         near: String,
+    },
+    /// Arguments that do not go together.
+    #[error("{problem}")]
+    Misfit {
+        /// What does not go, and what does.
+        problem: &'static str,
     },
     /// No such field.
     #[error("{parent} has no field {found:?}: {known}{near}")]

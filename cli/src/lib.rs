@@ -19,6 +19,7 @@ pub mod rest;
 pub mod schema;
 pub mod verbs;
 pub mod view;
+pub mod way_out;
 
 use std::ffi::OsString;
 

@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_api::document::{ApiError, FieldError, from_json};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::Agent;
 use ureq::config::Config;
-use ureq::http::Uri;
+use ureq::http::{Response, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
+use ureq::{Agent, Body};
 
 /// The supervisor answers from memory.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A change waits for the end of a pass, and then for a look at the whole host.
+const PATIENCE_FOR_CHANGES: Duration = Duration::from_secs(330);
 const MAX_REPLY: u64 = 64 << 20;
 
 /// The supervisor could not be asked.
@@ -40,6 +43,9 @@ pub enum LocalError {
         /// Why.
         message: String,
     },
+    /// An order cannot be written as JSON.
+    #[error("write the order as JSON")]
+    Write(#[source] serde_json::Error),
     /// The reply is not what was asked for.
     #[error("reply of the supervisor at {}", path.display())]
     Reply {
@@ -71,16 +77,42 @@ impl LocalError {
 /// # Errors
 /// [`LocalError`].
 pub fn ask<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, LocalError> {
+    let request = |agent: Agent| agent.get(format!("http://localhost{path}")).call();
+    answered(socket, PATIENCE, request)
+}
+
+/// Asks for a change, and for what became of it.
+///
+/// # Errors
+/// [`LocalError`].
+pub fn order<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    order: &impl Serialize,
+) -> Result<T, LocalError> {
+    let body = serde_json::to_vec(order).map_err(LocalError::Write)?;
+    let request = |agent: Agent| {
+        let request = agent.post(format!("http://localhost{path}"));
+        request.content_type("application/json").send(&body[..])
+    };
+    answered(socket, PATIENCE_FOR_CHANGES, request)
+}
+
+fn answered<T: DeserializeOwned>(
+    socket: &Path,
+    patience: Duration,
+    request: impl FnOnce(Agent) -> Result<Response<Body>, ureq::Error>,
+) -> Result<T, LocalError> {
     let config = Config::builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(patience))
         .build();
     let agent = Agent::with_parts(config, Socket { path: socket.to_owned() }, Nowhere);
     let failed = |source| LocalError::Ask { path: socket.to_owned(), source: Box::new(source) };
-    let mut reply = agent.get(format!("http://localhost{path}")).call().map_err(failed)?;
+    let mut reply = request(agent).map_err(failed)?;
     let body = reply.body_mut().with_config().limit(MAX_REPLY).read_to_vec().map_err(failed)?;
     if !reply.status().is_success() {
         let plain = || String::from_utf8_lossy(&body).trim().to_owned();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_api::document::{ApiError, Document, Kind, from_json};
+use bulkhead_api::fit::Fit;
 use bulkhead_api::id::{LeaseId, SiteName, TenantName};
 use bulkhead_api::time::Timestamp;
 use rustls::RootCertStore;
@@ -137,6 +138,17 @@ impl Registry {
         let mut reply = self.accepted(reply)?;
         let created = reply.status() == StatusCode::CREATED;
         Ok(Written { created, document: self.json(&mut reply)? })
+    }
+
+    /// Asks which host would take a lease; nothing is kept.
+    ///
+    /// # Errors
+    /// [`RestError::Refused`] where the lease would not be accepted on any host.
+    pub fn fit(&self, lease: &Document) -> Result<Fit, RestError> {
+        let body = serde_json::to_vec(lease).map_err(RestError::Write)?;
+        let request = self.with_token(self.agent.post(self.url("/v1/fit")));
+        let reply = request.content_type("application/json").send(&body[..]);
+        self.json(&mut self.accepted(reply)?)
     }
 
     /// Deletes an object, or asks for it: a lease is gone when its host was observed without it.

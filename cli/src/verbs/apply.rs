@@ -77,7 +77,7 @@ fn same_wish(a: &Document, b: &Document) -> bool {
 }
 
 /// A refusal as a fault of the file: at the field that the registry names, else at the document.
-fn refused(manifest: &Manifest, refusal: &ApiError) -> Box<Fault> {
+pub(super) fn refused(manifest: &Manifest, refusal: &ApiError) -> Box<Fault> {
     let field = refusal.field.as_deref().unwrap_or_default();
     let target = Target::of(&manifest.document);
     let message = if field.is_empty() {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulkhead_api::document::FieldError;
+use bulkhead_api::document::{FieldError, Kind};
 use bulkhead_api::id::IdError;
 use bulkhead_api::signed::Refusal;
 
@@ -80,6 +80,25 @@ pub enum VerbError {
         /// Of how many.
         total: usize,
     },
+    /// Leases that no host would take; each was told.
+    #[error("{failed} of {total} leases would not be placed")]
+    NoFit {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        total: usize,
+    },
+    /// A resource that is not in quarantine, or not only one.
+    #[error("{found:?} names {} in quarantine", if known.is_empty() { "nothing" } else { "more than one resource" })]
+    NotOne {
+        /// As given.
+        found: String,
+        /// Those that it may mean; empty where it means none.
+        known: Vec<String>,
+    },
+    /// A repair of the ledger that was only shown.
+    #[error("nothing was changed")]
+    OnlyShown,
     /// The host's leases share something.
     #[error("the host's leases are not isolated: {violations} {}", if *violations == 1 { "violation" } else { "violations" })]
     NotIsolated {
@@ -171,6 +190,7 @@ impl VerbError {
             Self::Explain(_)
             | Self::Target(_)
             | Self::Name(_)
+            | Self::NotOne { .. }
             | Self::NoSuchGoal { .. }
             | Self::Rest(RestError::Server { .. }) => USAGE,
             Self::Config(_)
@@ -183,6 +203,8 @@ impl VerbError {
             | Self::Output(_)
             | Self::Show { .. }
             | Self::Some { .. }
+            | Self::NoFit { .. }
+            | Self::OnlyShown
             | Self::NotIsolated { .. }
             | Self::NoRecord { .. }
             | Self::NothingToVerify { .. }
@@ -206,7 +228,15 @@ impl VerbError {
                 Some("--token-file FILE, or bulkhead login ... < FILE".to_owned())
             }
             Self::TimedOut { target, .. } | Self::Hopeless { target, .. } => {
-                Some(format!("bulkhead describe {target}"))
+                let verb = if target.kind() == Kind::Tenant { "describe" } else { "explain" };
+                Some(format!("bulkhead {verb} {target}"))
+            }
+            Self::NotOne { known, .. } => match known.as_slice() {
+                [] => Some("bulkhead host quarantine lists them".to_owned()),
+                known => Some(format!("one of: {}", known.join("; "))),
+            },
+            Self::OnlyShown => {
+                Some("bulkhead host ledger repair --yes does what is shown".to_owned())
             }
             Self::Fault(_)
             | Self::Explain(_)
@@ -216,6 +246,7 @@ impl VerbError {
             | Self::Output(_)
             | Self::Show { .. }
             | Self::Some { .. }
+            | Self::NoFit { .. }
             | Self::NotIsolated { .. }
             | Self::NoRecord { .. }
             | Self::NothingToVerify { .. }

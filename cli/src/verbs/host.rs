@@ -1,8 +1,10 @@
-//! `host status`, `host events`, `host prove`, `host receipts`: what the supervisor of this very host says.
+//! `host status`, `host events`, `host prove`, `host receipts`, and what leads to `ledger`: what the supervisor
+//! of this very host says.
 
 use std::path::Path;
 
 use bulkhead_api::id::LeaseId;
+use bulkhead_api::local::Ledger;
 use bulkhead_api::receipt::{Receipt, SignedReceipt};
 use bulkhead_api::signed::Refusal;
 use bulkhead_api::statement::SignedStatement;
@@ -13,11 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use super::error::VerbError;
 use super::get::pretty;
-use crate::args::{Format, HostVerb};
+use super::ledger;
+use crate::args::{Format, HostVerb, LedgerVerb, QuarantineVerb};
 use crate::console::Console;
 use crate::local;
 use crate::view::host::page;
 use crate::view::isolation;
+use crate::view::ledger as view;
 use crate::view::receipt;
 use crate::view::table::Table;
 use crate::view::text::age;
@@ -43,6 +47,20 @@ pub(super) fn host(verb: &HostVerb, console: &mut Console) -> Result<(), VerbErr
         HostVerb::Prove { at, output, chain } => prove(&at.socket, *output, *chain, console),
         HostVerb::Receipts { at, output, lease } => {
             receipts(&at.socket, *output, lease.as_deref(), console)
+        }
+        HostVerb::Quarantine { verb: Some(QuarantineVerb::Retry { resource }), at, .. } => {
+            ledger::retry(&at.socket, resource.as_deref(), console)
+        }
+        HostVerb::Quarantine { verb: None, at, output } => {
+            ledger::quarantine(&at.socket, *output, console)
+        }
+        HostVerb::Ledger { verb: Some(LedgerVerb::Repair { yes }), at, .. } => {
+            ledger::repair(&at.socket, *yes, console)
+        }
+        HostVerb::Ledger { verb: None, at, output } => {
+            show::<Ledger>(&at.socket, "/v1/ledger", *output, console, |held, console| {
+                view::page(held, console.now())
+            })
         }
         HostVerb::Events { at, output } => {
             show::<Vec<Event>>(&at.socket, "/v1/events", *output, console, |events, console| {
@@ -100,7 +118,7 @@ fn receipts(
 }
 
 /// A value in the form that was asked for; `text` is that for people.
-fn shown<T: Serialize>(
+pub(super) fn shown<T: Serialize>(
     value: &T,
     path: &str,
     format: Format,

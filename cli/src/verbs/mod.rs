@@ -4,8 +4,10 @@ mod apply;
 mod delete;
 mod describe;
 mod error;
+mod explain;
 mod get;
 mod host;
+mod ledger;
 mod login;
 mod logs;
 mod manifests;
@@ -20,7 +22,6 @@ use clap::CommandFactory as _;
 use crate::args::{Cli, Verb};
 use crate::config;
 use crate::console::Console;
-use crate::explain::explain;
 use crate::rest::Registry;
 
 pub use self::error::VerbError;
@@ -49,10 +50,7 @@ pub fn run(cli: &Cli, console: &mut Console) -> Result<(), VerbError> {
         Verb::Host(args) => host::host(&args.verb, console),
         Verb::Verify(args) => verify::verify(cli.config.as_deref(), args, console),
         Verb::JoinTicket(args) => ticket::join_ticket(&registry(cli, console)?, args, console),
-        Verb::Explain(args) => {
-            let text = explain(&args.path, args.recursive)?;
-            Ok(console.print(format_args!("{text}"))?)
-        }
+        Verb::Explain(args) => explain::explain(|console| registry(cli, console), args, console),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "bulkhead", &mut script);
