@@ -6,8 +6,10 @@
 //!  up     = setup, programs, bulkhead-lab up        (which adds the site's trust to the image)
 //!  test   = setup, programs and tests, test image, cargo nextest run --profile machine
 //!  check  = fmt, clippy, cargo deny, rules
+//!  mutants = each hand-made mutant in a copy of the workspace, cargo test
 //! ```
 
+mod mutants;
 mod phase;
 mod programs;
 mod rules;
@@ -65,6 +67,11 @@ enum Command {
     },
     /// Formatting, lints, dependency policy, crate rules.
     Check,
+    /// Break the code on purpose, one hand-made mutant after the other: the tests must notice each.
+    Mutants {
+        /// Only those whose name contains this.
+        name: Option<String>,
+    },
     /// Measure, beside the floor or peer of the same run: cargo xtask bench boot
     Bench {
         /// What to measure: boot.
@@ -107,6 +114,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Test { rest } => test(&rest),
         Command::Check => check(),
+        Command::Mutants { name } => mutants::run(name.as_deref()),
         Command::Bench { name, quick } => {
             setup::machine()?;
             programs::build()?;
