@@ -4,19 +4,29 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use bulkhead_api::chain::Chain;
+use bulkhead_api::time::Timestamp;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::events::{self, Events};
 use crate::files;
 use crate::host::service::Service;
+use crate::host::uevent::Uevents;
+use crate::node::state::{Home, Trouble};
 use crate::node::{self, Ends, Node, NodeError, ask};
 use crate::paths::Paths;
 use crate::socket::{self, View};
+use crate::storage::state::{self, StateHome};
 use crate::uplink;
+use crate::uplink::enrol::boot_facts;
 use crate::uplink::backoff::Backoff;
+
+/// A state that cannot be used is looked at again after this time, by a supervisor that starts anew.
+const HOME_AGAIN: Duration = Duration::from_secs(300);
 
 /// Messages between the parts before a sender waits.
 const QUEUE: usize = 16;
@@ -41,6 +51,9 @@ pub enum DaemonError {
     /// A part panicked: the process ends and systemd starts it again.
     #[error("a part of the supervisor broke")]
     Broken(#[from] JoinError),
+    /// The host's state could not be used: the supervisor starts again and looks again.
+    #[error("the host's state could not be used for {} s: starting again", HOME_AGAIN.as_secs())]
+    Home,
     /// A part ended that should not have.
     #[error("the {0} ended by itself")]
     Ended(&'static str),
@@ -50,8 +63,9 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// [`DaemonError`]
-pub async fn run(paths: Paths, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+pub async fn run(mut paths: Paths, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
     let service = Service::of_process();
+    let home = home(&mut paths).await?;
     let bind = |source| DaemonError::Socket { path: paths.socket(), source };
     files::directory(&paths.run, 0o755).map_err(bind)?;
     let listener = socket::bind(&paths.socket()).map_err(bind)?;
@@ -60,6 +74,7 @@ pub async fn run(paths: Paths, stop: impl Future<Output = ()>) -> Result<(), Dae
     let events = Events::new(events::KEPT);
     let (uplink_events, uplink) = mpsc::channel(QUEUE);
     let (logs, replies) = mpsc::channel(QUEUE);
+    let (hand_overs, departures) = mpsc::channel(QUEUE);
     let (asks, asked) = mpsc::channel(ask::QUEUE);
     let view = View {
         status: status.subscribe(),
@@ -69,8 +84,11 @@ pub async fn run(paths: Paths, stop: impl Future<Output = ()>) -> Result<(), Dae
         user: ROOT,
     };
     let reports = status.subscribe();
-    let ends = Ends { uplink, logs, asks: asked, status, events };
-    let node = Node::new(paths.clone(), service, ends);
+    let hardware = Arc::new(Notify::new());
+    let told = Arc::clone(&hardware);
+    let ends = Ends { uplink, logs, hand_overs, asks: asked, status, events, hardware };
+    let closed = matches!(home, Home::Closed(_));
+    let node = Node::new(paths.clone(), home, service, ends);
 
     let mut parts: JoinSet<Result<&'static str, DaemonError>> = JoinSet::new();
     parts.spawn(async move {
@@ -83,9 +101,24 @@ pub async fn run(paths: Paths, stop: impl Future<Output = ()>) -> Result<(), Dae
     });
     let up = paths.clone();
     parts.spawn(async move {
-        uplink::run(up, Backoff::LINK, reports, replies, uplink_events).await;
+        uplink::run(up, Backoff::LINK, reports, replies, departures, uplink_events).await;
         Ok("uplink")
     });
+    parts.spawn(async move {
+        // Without the kernel's word changes are seen by the clock.
+        let error = match Uevents::open() {
+            Ok(uevents) => uevents.wake(told).await.map(|never| match never {}).err(),
+            Err(error) => Some(error),
+        };
+        warn!(error = error.as_ref().map(tracing::field::display), "changes of hardware are not heard");
+        std::future::pending().await
+    });
+    if closed {
+        parts.spawn(async {
+            tokio::time::sleep(HOME_AGAIN).await;
+            Err(DaemonError::Home)
+        });
+    }
     tokio::select! {
         ended = parts.join_next() => match ended {
             Some(ended) => Err(DaemonError::Ended(ended??)),
@@ -98,6 +131,28 @@ pub async fn run(paths: Paths, stop: impl Future<Output = ()>) -> Result<(), Dae
             Ok(())
         }
     }
+}
+
+/// Finds the host's state before any record of it is read. What lies on a disk that a tenant had is not the host's.
+async fn home(paths: &mut Paths) -> Result<Home, DaemonError> {
+    let look = paths.clone();
+    let facts = boot_facts(&paths.boot_facts()).ok();
+    if let Some(lease) = facts.and_then(|facts| facts.site.returning) {
+        return Ok(Home::Memory(format!("the tenant of lease {lease} had the disks")));
+    }
+    Ok(match tokio::task::spawn_blocking(move || state::mount(&look)).await? {
+        Ok(home @ StateHome::Disk { .. }) => {
+            paths.state = home.directory().to_owned();
+            Home::Disk(home.condition(Timestamp::now()).message)
+        }
+        Ok(StateHome::Memory { why, .. }) => Home::Memory(why),
+        Err(error) => {
+            let (reason, message) = (error.label(), Chain(&error).to_string());
+            warn!(reason, error = message, "the host's state cannot be used");
+            let next = Timestamp::now().checked_add(HOME_AGAIN).ok();
+            Home::Closed(Trouble { reason, message, owner: "operator", next })
+        }
+    })
 }
 
 /// The one user who may ask on a host.

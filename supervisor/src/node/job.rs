@@ -1,21 +1,25 @@
 //! What runs beside the loop, and what its end means.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::inventory::Inventory;
 use bulkhead_api::link::rpc::LogReply;
+use bulkhead_api::resource::ResourceClass;
 use bulkhead_api::time::Timestamp;
 
 use super::ask::{self, Declined};
-use super::state::{Domain, Trouble};
+use super::state::{Domain, Home, Trouble};
 use super::{
-    HARDWARE_PATIENCE, LOOK, Node, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat, next_reading,
+    HARDWARE_PATIENCE, LOOK, Node, SETTLE, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat, next_reading,
 };
-use crate::class::Classes;
+use crate::class;
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::host::{inventory, load};
 use crate::ledger::LedgerError;
+use crate::metal;
 use crate::proof::{self, Round, sentence};
+use crate::storage::volume::Volumes;
 use crate::tenant::{Pass, Tenants};
 
 /// The end of a job.
@@ -30,6 +34,8 @@ pub(super) enum Done {
     Answered(Box<Tenants>),
     /// A pass is over; it was made for that generation. With what leases share, where that was looked at.
     Passed(Box<Tenants>, Pass, u64, Option<Round>),
+    /// Something with the host as a whole is over.
+    Whole(metal::work::Ended),
 }
 
 impl Node {
@@ -46,8 +52,15 @@ impl Node {
         }
         let hangs = |since: Instant| now.saturating_duration_since(since) > HARDWARE_PATIENCE;
         self.state.hardware_hangs = self.hardware_since.is_some_and(hangs);
+        if let Home::Closed(trouble) = &self.state.home {
+            // A ledger that is there and cannot be read is not an empty one.
+            self.state.domain = Domain::Closed(trouble.clone());
+            self.observed = true;
+            return;
+        }
         self.hardware_known |= self.state.hardware_hangs;
         self.answer(now);
+        self.turn_whole(now);
         // Without the first reading there is nothing to place leases on.
         if self.hardware_known && self.pass_at() <= now {
             self.seat = match std::mem::replace(&mut self.seat, Seat::Busy(now)) {
@@ -85,7 +98,8 @@ impl Node {
     fn open(&mut self, now: Instant) -> Seat {
         let (paths, boot) = (self.paths.clone(), self.state.boot);
         self.jobs.spawn(async move {
-            let classes = Classes::default();
+            let volumes = Arc::new(Volumes::new(paths.clone()));
+            let classes = class::of_host(&paths).with(ResourceClass::Volume, volumes);
             let systemd = Systemd::connect().await;
             let open = |systemd| Box::new(Tenants::open(paths, systemd, classes, boot));
             Done::Opened(systemd.map(open))
@@ -101,7 +115,7 @@ impl Node {
         let isolation = self.state.isolation.as_ref();
         let shared = isolation.filter(|round| !round.violations.is_empty());
         let shared = shared.map(|round| sentence(&round.violations));
-        tenants.admit_unless(shared.clone());
+        tenants.admit_unless(shared.clone().or_else(|| self.state.whole.bars.clone()));
         let age = self.proved.map(|proved| now.saturating_duration_since(proved));
         let due = if shared.is_some() { STATEMENT_AGAIN } else { STATEMENT };
         let due = self.proof_stale || age.is_none_or(|age| age >= due);
@@ -136,10 +150,13 @@ impl Node {
                 self.hardware_known = true;
                 self.hardware_since = None;
                 self.state.hardware_hangs = false;
-                let pause = next_reading(load::since_kernel_start());
+                let again = std::mem::take(&mut self.hardware_again);
+                let pause =
+                    if again { SETTLE } else { next_reading(load::since_kernel_start()) };
                 self.hardware_due = Some(Instant::now() + pause);
             }
             Done::Opened(Ok(tenants)) => {
+                self.whole.receipts = Some(tenants.receipts());
                 self.changed = Some(Box::pin(tenants.changed()));
                 self.seat = Seat::Idle(tenants);
             }
@@ -153,6 +170,7 @@ impl Node {
                 self.seat = Seat::Idle(tenants);
                 self.pass_due = Instant::now();
             }
+            Done::Whole(ended) => self.whole.metal.ended(ended, Timestamp::now()),
             Done::Log(reply) => {
                 self.logs_underway = self.logs_underway.saturating_sub(1);
                 self.reply(reply);
@@ -171,7 +189,8 @@ impl Node {
 
     fn passed(&mut self, tenants: Box<Tenants>, mut pass: Pass, generation: u64) {
         self.state.domain = domain(tenants.ledger_problem(), &pass);
-        if pass.settled {
+        self.whole.drained(&tenants, &pass, self.state.accepted.as_ref(), generation);
+        if pass.settled && self.state.whole.lease.is_none() {
             self.state.settled_generation = generation;
         }
         if let Some(retry) = pass.retry {

@@ -20,6 +20,7 @@ pub mod milestones;
 pub mod report;
 mod spec;
 pub mod state;
+mod whole;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -28,10 +29,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
+use bulkhead_api::id::LeaseId;
 use bulkhead_api::link::rpc::{LogReply, LogRequest};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -39,7 +41,8 @@ use self::ask::Ask;
 use self::job::Done;
 use self::milestones::{Milestones, millis};
 use self::report::{Moment, report, same};
-use self::state::{Domain, Link, State, Trouble};
+use self::state::{Domain, Home, Link, State, Trouble};
+use self::whole::Whole;
 use crate::events::{self, Events, News};
 use crate::host::load;
 use crate::host::service::Service;
@@ -84,12 +87,16 @@ pub struct Ends {
     pub uplink: mpsc::Receiver<uplink::Event>,
     /// To the uplink.
     pub logs: mpsc::Sender<LogReply>,
+    /// To the uplink: leases to whose tenants the machine is to be handed over.
+    pub hand_overs: mpsc::Sender<LeaseId>,
     /// From this host's own people.
     pub asks: mpsc::Receiver<Ask>,
     /// To everybody.
     pub status: watch::Sender<Arc<HostStatus>>,
     /// To everybody.
     pub events: Events,
+    /// The kernel told of a change of the hardware.
+    pub hardware: Arc<Notify>,
 }
 
 /// Where the tenants' domain is.
@@ -108,6 +115,7 @@ pub struct Node {
     state: State,
     milestones: Milestones,
     access: Option<SiteAccess>,
+    whole: Whole,
     seat: Seat,
     jobs: JoinSet<Done>,
     /// Questions that wait for the end of a pass.
@@ -130,6 +138,8 @@ pub struct Node {
     /// The hardware is being read since.
     hardware_since: Option<Instant>,
     hardware_due: Option<Instant>,
+    /// It changed while it was being read.
+    hardware_again: bool,
     said: Instant,
     seq: u64,
 }
@@ -148,12 +158,13 @@ fn next_reading(age: Duration) -> Duration {
 impl Node {
     /// A node that knows what the files of this boot say and has not looked at the machine yet.
     #[must_use]
-    pub fn new(paths: Paths, service: Service, ends: Ends) -> Self {
+    pub fn new(paths: Paths, home: Home, service: Service, ends: Ends) -> Self {
         let now = Instant::now();
         let mut node = Self {
-            state: spec::start(&paths),
+            state: State { home, ..spec::start(&paths) },
             milestones: Milestones::load(&paths),
             access: None,
+            whole: Whole::open(&paths),
             seat: Seat::Absent,
             jobs: JoinSet::new(),
             asked: VecDeque::new(),
@@ -168,6 +179,7 @@ impl Node {
             hardware_known: false,
             hardware_since: None,
             hardware_due: Some(now),
+            hardware_again: false,
             said: now,
             // Reports are ordered by number within a boot. Counting from the age of the boot in milliseconds
             // keeps the order over restarts of the supervisor, without a file.
@@ -199,6 +211,7 @@ impl Node {
                 },
                 Some(done) = self.jobs.join_next() => self.done(done?),
                 Some(ask) = self.ends.asks.recv() => self.asked.push_back(ask),
+                () = self.ends.hardware.notified() => self.hardware_changed(),
                 () = resolved(&mut self.changed) => {
                     self.changed = None;
                     self.pass_due = Instant::now();
@@ -218,7 +231,8 @@ impl Node {
         if self.hardware_known && matches!(self.seat, Seat::Idle(_) | Seat::Absent) {
             wake = wake.min(self.pass_at());
         }
-        self.hardware_due.map_or(wake, |due| wake.min(due))
+        let hardware = self.hardware_due.map_or(wake, |due| wake.min(due));
+        self.whole.due.map_or(hardware, |due| hardware.min(due))
     }
 
     fn pass_at(&self) -> Instant {
@@ -228,6 +242,18 @@ impl Node {
 
     fn progresses(&self) -> bool {
         !matches!(self.seat, Seat::Busy(since) if since.elapsed() > PASS_DEADLINE)
+    }
+
+    /// A device that comes or goes tells it several times: it is read once, a moment later.
+    fn hardware_changed(&mut self) {
+        let soon = Instant::now() + SETTLE;
+        if let Some(due) = &mut self.hardware_due {
+            *due = soon.min(*due);
+        } else {
+            // It is being read, perhaps from before the change.
+            self.hardware_again = true;
+        }
+        self.pass_due = self.pass_due.min(soon);
     }
 
     fn heard(&mut self, event: uplink::Event) {
@@ -244,6 +270,7 @@ impl Node {
             uplink::Event::Lost { label, message, owner, next } => {
                 let trouble = Trouble { reason: label, message, owner, next: Some(next) };
                 self.state.link = Link::Down(trouble);
+                self.whole.metal.unlinked();
             }
             uplink::Event::NotRenewed { label, message, owner, next } => {
                 let trouble = Trouble { reason: label, message, owner, next: Some(next) };
@@ -251,6 +278,9 @@ impl Node {
             }
             uplink::Event::Spec(json) => self.offered(&json),
             uplink::Event::Logs(request) => self.asked(request),
+            uplink::Event::HandOver(answer) => {
+                self.whole.metal.answered(answer, Timestamp::now());
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use bulkhead_api::lease::{LeaseStatus, ReportedLease};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 
-use super::state::{Domain, Link, State, Trouble};
+use super::state::{Domain, Home, Link, State, Trouble};
+use crate::metal::model::NotReady;
 use crate::proof::{Round, sentence};
 
 /// A clock that is less behind than this is not worth a word.
@@ -43,7 +44,9 @@ pub fn report(state: &State, moment: Moment, earlier: &[Condition]) -> HostStatu
         accepted_generation: state.generation(),
         settled_generation: state.settled_generation,
         conditions,
-        leases: state.pass.leases.clone(),
+        leases: state.pass.leases.iter().chain(&state.whole.lease).cloned().collect(),
+        quarantine: state.pass.quarantine.clone(),
+        sanitised: state.whole.sanitised.clone(),
         inventory: state.inventory.clone(),
         supervisor_rss: moment.supervisor_rss,
         userspace_start_ms: state.userspace_start_ms,
@@ -62,7 +65,10 @@ pub fn same(a: &HostStatus, b: &HostStatus) -> bool {
         && a.conditions == b.conditions
         && a.userspace_start_ms == b.userspace_start_ms
         && a.leases.iter().map(timeless).eq(b.leases.iter().map(timeless))
+        && a.quarantine == b.quarantine
+        && a.sanitised == b.sanitised
         && a.inventory == b.inventory
+        && a.sanitised == b.sanitised
 }
 
 fn conditions_of(state: &State, now: Timestamp) -> Vec<Condition> {
@@ -76,7 +82,13 @@ fn conditions_of(state: &State, now: Timestamp) -> Vec<Condition> {
                 bad("Ready", &waiting("Starting", "the host was not looked at yet"))
             }
             Domain::Closed(trouble) => bad("Ready", trouble),
+            Domain::Open if state.whole.not_ready.is_some() => bad("Ready", &not_ready(state)),
             Domain::Open => good("Ready", "Observed", String::new()),
+        },
+        match &state.home {
+            Home::Disk(what) => good("StatePersistent", "OnDisk", what.clone()),
+            Home::Memory(why) => bad("StatePersistent", &in_memory(why)),
+            Home::Closed(trouble) => bad("StatePersistent", trouble),
         },
         match &state.link {
             Link::Starting => {
@@ -110,6 +122,14 @@ fn conditions_of(state: &State, now: Timestamp) -> Vec<Condition> {
             problems => bad("HardwareReadable", &unreadable(problems)),
         },
     ]
+}
+
+fn not_ready(state: &State) -> Trouble {
+    let said = state.whole.not_ready.clone();
+    said.map_or_else(
+        || waiting("Starting", "the host was not looked at yet"),
+        |NotReady { reason, message, owner, next }| Trouble { reason, message, owner, next },
+    )
 }
 
 fn spec(state: &State) -> (Truth, Trouble) {
@@ -172,6 +192,11 @@ fn clock_trouble(state: &State, now: Timestamp) -> Option<Trouble> {
         owner: "operator",
         next: None,
     })
+}
+
+fn in_memory(why: &str) -> Trouble {
+    let message = format!("{why}; a reboot forgets the ledger until a blank disk is put in");
+    Trouble { reason: "InMemory", message, owner: "operator", next: None }
 }
 
 fn shared(round: &Round) -> Trouble {

@@ -31,11 +31,14 @@ pub(in crate::node) fn node(paths: &Paths) -> Node {
     let ends = Ends {
         uplink: mpsc::channel(1).1,
         logs: mpsc::channel(1).0,
+        hand_overs: mpsc::channel(1).0,
         asks: mpsc::channel(1).1,
         status,
         events: Events::new(8),
+        hardware: Arc::default(),
     };
-    Node::new(paths.clone(), Service::of_process(), ends)
+    let home = Home::Memory("none".to_owned());
+    Node::new(paths.clone(), home, Service::of_process(), ends)
 }
 
 fn accepted(node: &Node) -> (u64, Truth, String) {

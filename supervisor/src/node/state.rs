@@ -5,6 +5,7 @@ use bulkhead_api::inventory::Inventory;
 use bulkhead_api::time::Timestamp;
 
 use super::acceptance::{Accepted, Clock};
+use crate::metal::model::View;
 use crate::proof::Round;
 use crate::tenant::Pass;
 
@@ -43,6 +44,17 @@ pub enum Domain {
     Closed(Trouble),
 }
 
+/// Where the ledger, the accepted spec and the receipts are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Home {
+    /// On a disk: the message says which.
+    Disk(String),
+    /// In memory, with the reason: a reboot forgets them.
+    Memory(String),
+    /// On a disk that cannot be used: nothing is granted or taken back.
+    Closed(Trouble),
+}
+
 /// Everything that a report is made of.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -64,6 +76,8 @@ pub struct State {
     pub link: Link,
     /// Why the certificate has no successor though half of its time is over.
     pub not_renewed: Option<Trouble>,
+    /// Where what must not be forgotten is.
+    pub home: Home,
     /// The tenants.
     pub domain: Domain,
     /// The last pass over them.
@@ -76,6 +90,8 @@ pub struct State {
     pub hardware_hangs: bool,
     /// CPU time of user space at readiness.
     pub userspace_start_ms: u64,
+    /// The host as a whole: who gets it, whom it comes back from.
+    pub whole: View,
 }
 
 impl State {
@@ -92,12 +108,14 @@ impl State {
             settled_generation: 0,
             link: Link::Starting,
             not_renewed: None,
+            home: Home::Memory("no disk was looked at".to_owned()),
             domain: Domain::Starting,
             pass: Pass::default(),
             isolation: None,
             inventory,
             hardware_hangs: false,
             userspace_start_ms: 0,
+            whole: View::default(),
         }
     }
 

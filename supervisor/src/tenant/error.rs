@@ -41,14 +41,6 @@ pub enum StepError {
     /// What was sanitised has no receipt, so that nobody gets it.
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
-    /// The partition of the lease's CPUs.
-    #[error("partition of the CPUs of {unit}: {why}")]
-    Partition {
-        /// The slice.
-        unit: String,
-        /// Why it does not hold.
-        why: String,
-    },
     /// A file.
     #[error("{doing} {path}")]
     Files {
@@ -89,7 +81,6 @@ impl StepError {
             Self::Class(ClassError::Unsupported(_)) => "ResourceUnsupported",
             Self::Class(_) => "ResourceRefused",
             Self::Receipt(error) => error.label(),
-            Self::Partition { .. } => "PartitionRefused",
             Self::Files { .. } => "HostFiles",
             Self::ReadBack { .. } => "LimitsNotHeld",
             Self::NoSite => "NotAttached",
@@ -111,9 +102,7 @@ impl StepError {
             | Self::Files { .. }
             | Self::Class(_)
             | Self::Receipt(_) => "operator",
-            Self::Partition { .. }
-            | Self::Systemd(_)
-            | Self::Cgroup(_) | Self::ReadBack { .. } | Self::NotRecorded(_) => {
+            Self::Systemd(_) | Self::Cgroup(_) | Self::ReadBack { .. } | Self::NotRecorded(_) => {
                 "supervisor"
             }
         }

@@ -4,7 +4,7 @@
 //! download) is [`Outcome::Pending`]: the step is planned again by the next pass and looks again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +14,12 @@ use bulkhead_api::resource::{Quarantined, ResourceClass};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
-use crate::class::Classes;
+use crate::class::{Classes, partition};
 use crate::files::read_if_there;
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::ledger::{self, Entry, Ledger, LedgerError};
 use crate::oci::manifest::Limits as ImageLimits;
 use crate::oci::pull::Order;
-use crate::oci::root::Root;
 use crate::paths::Paths;
 use crate::receipts::Receipts;
 use crate::tenant::converge::{LeaseHost, Outcome};
@@ -30,14 +29,11 @@ use crate::tenant::files::{self, LeaseDir};
 use crate::tenant::model::{Limits, Observed, ObservedLease, ServiceState, Step};
 use crate::tenant::name::{self, Kind};
 use crate::tenant::observe;
-use crate::tenant::{SiteAccess, bundle, cgroup, log, units};
+use crate::tenant::{SiteAccess, bundle, cgroup, log, units, vm};
 
 /// How long the steps between two looks wait for their effects, all together, before they are left to the
 /// next pass: a hundred programs that end slowly must not make a pass of minutes.
 const MOMENT: Duration = Duration::from_millis(1500);
-
-/// Reads no more of a tenant's file than this.
-const SMALL: u64 = 1 << 20;
 
 /// The host.
 #[derive(Debug)]
@@ -106,7 +102,8 @@ impl LeaseHost for Machine {
                         }
                     };
                     let fetching = self.fetches.is_running(&id);
-                    let seen = ObservedLease { fetching, resources, ..seen };
+                    let pinned = self.pinned(&id, &seen);
+                    let seen = ObservedLease { fetching, resources, pinned, ..seen };
                     if !seen.is_gone() {
                         observed.leases.insert(id, seen);
                     }
@@ -143,7 +140,7 @@ impl LeaseHost for Machine {
             }
             Step::Attach { id, resource, .. } => self.attach(id, resource).await,
             Step::Sanitise { id, resource } => self.sanitise(id, resource).await,
-            Step::PinVcpus(_) => Ok(Outcome::Pending),
+            Step::PinVcpus(id) => self.pin(id),
             Step::Record(entry) => {
                 let mut next = self.ledger.clone();
                 next.record((**entry).clone());
@@ -191,7 +188,7 @@ impl Machine {
         }
     }
 
-    fn dir(&self, id: &LeaseId) -> LeaseDir {
+    pub(super) fn dir(&self, id: &LeaseId) -> LeaseDir {
         LeaseDir::new(&self.paths, id)
     }
 
@@ -339,13 +336,7 @@ impl Machine {
             |source| StepError::Files { doing: "write", path: dir.path().to_owned(), source };
         let image = dir.image().map_err(files)?;
         let image = image.ok_or_else(|| files(std::io::ErrorKind::NotFound.into()))?;
-        let root = Root::open(&dir.rootfs(), 0).map_err(files)?;
-        let user = bundle::user(
-            &image.program.user,
-            &small(&root, "etc/passwd"),
-            &small(&root, "etc/group"),
-        )?;
-        let config = bundle::config(entry, &image.program, user)?;
+        let config = bundle::make(&self.paths, &dir, entry, &image)?;
         let bytes = serde_json::to_vec(&config).map_err(bundle::BundleError::Form)?;
         dir.write_bundle(&bytes, entry).map_err(files)?;
         Ok(Outcome::Done)
@@ -359,7 +350,6 @@ impl Machine {
         } else {
             self.systemd.start_transient(&unit, &units::slice(id, limits)).await?;
         }
-        let partition = limits.partition == CpuPartition::Isolated;
         let others = Limits { partition: CpuPartition::Member, ..limits.clone() };
         let end = Instant::now() + MOMENT;
         loop {
@@ -367,8 +357,7 @@ impl Machine {
             let drift = Limits { partition: CpuPartition::Member, ..found.clone() }.drift(&others);
             if drift.is_empty() {
                 if found.partition != limits.partition {
-                    let why = format!("{partition} cannot be set");
-                    return Err(StepError::Partition { unit, why });
+                    partition::set(&self.paths.root, id, limits.partition)?;
                 }
                 return Ok(Outcome::Done);
             }
@@ -386,24 +375,13 @@ impl Machine {
     ) -> Result<Outcome, StepError> {
         let dir = self.dir(id);
         let runtime = self.paths.run.join("crun");
-        let properties = units::service(id, restart, &dir, &runtime);
+        let entry = self.ledger.entry(id).ok_or_else(|| StepError::NotRecorded(id.clone()))?;
+        let disks = vm::devices(&self.paths.root, entry)?;
+        let properties = units::service(id, restart, &dir, &runtime, disks.as_deref());
         self.systemd.start_transient(&name::unit(id, Kind::Service), &properties).await?;
         let up =
             |state| !matches!(state, None | Some(ServiceState::Starting | ServiceState::Stopped));
         let state = self.await_service(id, up).await?;
         Ok(Outcome::done_if(state.is_some()))
     }
-}
-
-/// A small file of an image; empty where there is none that can be read.
-fn small(root: &Root, path: &str) -> String {
-    use std::io::Read as _;
-    let mut text = Vec::new();
-    // An image without users, or with a file of another kind in its place, has none to look up.
-    if let Ok(file) = root.read(Path::new(path))
-        && file.take(SMALL).read_to_end(&mut text).is_err()
-    {
-        return String::new();
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }

@@ -12,7 +12,8 @@
 //! | [`converge`] | look, plan, apply, look again; pauses after failures |
 //! | [`machine`], `resources`, [`observe`] | the real host: one step, one look |
 //! | [`name`], [`units`] | a lease's units: names and properties. Pure |
-//! | [`bundle`] | the container's configuration. Pure |
+//! | [`bundle`] | the container's configuration |
+//! | [`vm`] | virtual machines |
 //! | [`cgroup`], [`files`], [`log`] | limits read back, a lease's directory, its console |
 //! | [`fetch`] | downloads in the background |
 //! | [`status`] | the report on a lease. Pure |
@@ -35,6 +36,7 @@ pub mod repair;
 mod resources;
 pub mod status;
 pub mod units;
+pub mod vm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -58,6 +60,7 @@ use crate::class::Classes;
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::paths::Paths;
+use crate::receipts::Receipts;
 use crate::tenant::converge::{Change, Converged, Failures, LeaseHost as _};
 use crate::tenant::fetch::Fetches;
 use crate::tenant::files::LeaseDir;
@@ -165,6 +168,12 @@ impl Tenants {
     #[must_use]
     pub fn ledger_problem(&self) -> Option<&LedgerError> {
         self.problem.as_ref()
+    }
+
+    /// The chain of receipts.
+    #[must_use]
+    pub fn receipts(&self) -> Arc<Receipts> {
+        Arc::clone(&self.machine.receipts)
     }
 
     /// Names of the leases that were granted and are not yet observed gone.

@@ -17,7 +17,8 @@ use crate::tenant::bundle;
 use crate::tenant::converge::Outcome;
 use crate::tenant::error::StepError;
 use crate::tenant::machine::Machine;
-use crate::tenant::model::given_apart;
+use crate::tenant::model::{ObservedLease, ServiceState, given_apart};
+use crate::tenant::vm;
 
 /// First id of nobody: of what was found without cores, from which a lease's ids are made.
 const NOBODYS_ID: u32 = 0xfffe_0000;
@@ -106,6 +107,25 @@ impl Machine {
             Err(error) => return Err(error.into()),
         }
         self.store(next)
+    }
+
+    /// Whether every vCPU of a virtual machine runs on its own CPU; `None` where there is none yet.
+    pub(super) fn pinned(&self, id: &LeaseId, seen: &ObservedLease) -> Option<bool> {
+        let entry = self.ledger.entry(id)?;
+        let service = seen.service.filter(|service| service.state == ServiceState::Running)?;
+        (entry.spec.instance == InstanceKind::Vm).then_some(())?;
+        let pins = vm::pins(&self.paths.root, service.pid?, &entry.holding);
+        Some(pins.is_ok_and(|pins| pins.hold()))
+    }
+
+    pub(super) fn pin(&self, id: &LeaseId) -> Result<Outcome, StepError> {
+        let entry = self.ledger.entry(id).ok_or_else(|| StepError::NotRecorded(id.clone()))?;
+        let Some(pid) = self.dir(id).pid() else { return Ok(Outcome::Pending) };
+        let pinned = vm::pin(&self.paths.root, pid, &entry.holding);
+        pinned.map(|pins| Outcome::done_if(pins.hold())).map_err(|error| {
+            let (doing, why) = (format!("pin the vCPUs of {id}"), Chain(&error).to_string());
+            StepError::Class(ClassError::Refused { doing, why })
+        })
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
-use bulkhead_api::link::Hello;
+use bulkhead_api::id::LeaseId;
+use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::link::rpc::link_client::LinkClient;
 use bulkhead_api::link::rpc::{LogReply, Up, down, up};
 use bulkhead_api::status::HostStatus;
@@ -31,6 +32,8 @@ pub(super) struct Outgoing {
     pub(super) status: watch::Receiver<Arc<HostStatus>>,
     /// Answers to log requests.
     pub(super) logs: mpsc::Receiver<LogReply>,
+    /// Leases to whose tenants the machine is to be handed over.
+    pub(super) hand_overs: mpsc::Receiver<LeaseId>,
 }
 
 /// The stream ended because a new certificate is there: attach again with it.
@@ -96,6 +99,10 @@ impl Session<'_> {
                 Some(reply) = outgoing.logs.recv() => {
                     send(&up, &host, up::Body::Logs(reply)).await?;
                 }
+                Some(lease) = outgoing.hand_overs.recv() => {
+                    let asked = serde_json::to_vec(&HandOver { lease }).map_err(UplinkError::Encode)?;
+                    send(&up, &host, up::Body::HandOverJson(asked.into())).await?;
+                }
                 renewed = &mut renewal => return renewed,
             }
         }
@@ -139,6 +146,13 @@ async fn received(body: down::Body, events: &mpsc::Sender<Event>) -> Result<(), 
             warn!("site spec sent to a host ignored");
             Ok(())
         }
+        down::Body::HandOverJson(json) => match serde_json::from_slice(&json) {
+            Ok(answer) => tell(events, Event::HandOver(answer)).await,
+            Err(error) => {
+                warn!(%error, "answer to a hand-over not understood");
+                Ok(())
+            }
+        },
     }
 }
 

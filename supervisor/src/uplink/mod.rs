@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
-use bulkhead_api::id::{HostId, IdError};
+use bulkhead_api::id::{HostId, IdError, LeaseId};
+use bulkhead_api::link::HandOverAnswer;
 use bulkhead_api::link::rpc::{LogReply, LogRequest};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
@@ -77,6 +78,8 @@ pub enum Event {
     Spec(Vec<u8>),
     /// The registry wants the end of a lease's log.
     Logs(LogRequest),
+    /// The site said whether it hands this machine over.
+    HandOver(HandOverAnswer),
 }
 
 /// Why there is no stream.
@@ -265,9 +268,10 @@ pub async fn run(
     backoff: Backoff,
     status: watch::Receiver<Arc<HostStatus>>,
     logs: mpsc::Receiver<LogReply>,
+    hand_overs: mpsc::Receiver<LeaseId>,
     events: mpsc::Sender<Event>,
 ) {
-    let mut outgoing = Outgoing { status, logs };
+    let mut outgoing = Outgoing { status, logs, hand_overs };
     let mut failures = 0_u32;
     // A certificate that is due again as soon as it was given is not asked for again at once.
     let mut renewable = Instant::now();

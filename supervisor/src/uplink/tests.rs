@@ -21,6 +21,7 @@ struct Host {
     paths: Paths,
     status: watch::Sender<Arc<HostStatus>>,
     logs: mpsc::Sender<LogReply>,
+    hand_overs: mpsc::Sender<LeaseId>,
     events: mpsc::Receiver<Event>,
     task: JoinHandle<()>,
 }
@@ -29,11 +30,12 @@ impl Host {
     fn start(paths: &Paths) -> Self {
         let status = watch::Sender::new(Arc::new(starting(paths)));
         let (logs, replies) = mpsc::channel(4);
+        let (hand_overs, departures) = mpsc::channel(4);
         let (sender, events) = mpsc::channel(16);
-        let task = run(paths.clone(), QUICK, status.subscribe(), replies, sender);
+        let task = run(paths.clone(), QUICK, status.subscribe(), replies, departures, sender);
         #[expect(clippy::disallowed_methods, reason = "the test ends it, as a kill would")]
         let task = tokio::spawn(task);
-        Self { paths: paths.clone(), status, logs, events, task }
+        Self { paths: paths.clone(), status, logs, hand_overs, events, task }
     }
 
     async fn event(&mut self) -> Event {
