@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use bulkhead_supervisor::daemon;
 use bulkhead_supervisor::paths::Paths;
+use bulkhead_supervisor::tenant::vm::power::{self, Arguments, PowerDown};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::error;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 /// How long a hanging device may hold up the end.
@@ -23,7 +24,12 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .without_time()
         .init();
-    match start() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let ended = match arguments.split_first() {
+        Some((command, rest)) if command == power::COMMAND => power_down(rest),
+        _ => start(arguments.into_iter()),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             error!(error = format!("{e:#}"), "supervisor ended");
@@ -32,8 +38,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn start() -> anyhow::Result<()> {
-    let paths = paths(std::env::args().skip(1))?;
+/// The command by which systemd stops a virtual machine: see [`power`].
+fn power_down(arguments: &[String]) -> anyhow::Result<()> {
+    let Some(Arguments { socket, within }) = Arguments::parse(arguments) else {
+        bail!("usage: bulkheadd {} SOCKET --within SECONDSs", power::COMMAND);
+    };
+    let ended = power::power_down(&socket, within).context("switch the machine off")?;
+    ensure!(ended != PowerDown::StillOn, "the guest did not heed its power button");
+    info!(?ended, "power button pressed");
+    Ok(())
+}
+
+fn start(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let paths = paths(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(4)

@@ -1,4 +1,4 @@
-//! The container's configuration for crun (OCI runtime spec 1.2, `config.md`, `config-linux.md`). Pure.
+//! The container's configuration for crun (OCI runtime spec 1.2, `config.md`, `config-linux.md`). Pure, but for [`make`].
 //!
 //! Every namespace of its own (network: loopback only), users and groups of its own on the host, no
 //! capability, no new privileges, a read-only root; what can be written lies in memory and is charged to the
@@ -8,13 +8,26 @@
 //! is compared with all 64 bits of the argument, of which the kernel takes the lower half: hence "greater
 //! than netlink" and not a list.
 
-use bulkhead_api::lease::Holding;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use bulkhead_api::lease::{Holding, InstanceKind, Volume};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 use crate::ledger::Entry;
 use crate::oci::manifest::{ManifestError, Program};
-use crate::oci::root::IDS;
+use crate::oci::pull::Image;
+use crate::oci::root::{IDS, Root};
+use crate::paths::Paths;
+use crate::tenant::files::LeaseDir;
+use crate::tenant::vm::{self, VmError};
+
+/// Reads no more of a tenant's file than this.
+const SMALL: u64 = 1 << 20;
+
+/// Folder of the mounted volumes in a lease's directory.
+const VOLUMES: &str = "volumes";
 
 /// Below this, ids belong to the host's own users and to systemd.
 const FIRST_ID: u32 = 0x1000_0000;
@@ -36,6 +49,20 @@ pub enum BundleError {
     Ids {
         /// The lease's lowest CPU, if it has any.
         cpus: Option<u32>,
+    },
+    /// What a virtual machine is made of.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// A lease of the whole host runs nothing here.
+    #[error("a bareMetal lease is no program of this host's")]
+    WholeHost,
+    /// The image's files.
+    #[error("read the image in {path}")]
+    Image {
+        /// The lease's directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
     },
     /// The configuration's own form.
     #[error("write the container's configuration")]
@@ -92,7 +119,8 @@ pub fn user(text: &str, passwd: &str, group: &str) -> Result<User, BundleError> 
     Ok(User { user, group })
 }
 
-fn mounts(memory: u64) -> Value {
+/// Mounts of a container; `dir` is its lease's directory.
+fn mounts(memory: u64, volumes: &[Volume], dir: &Path) -> Value {
     let scratch = |mode: &str, size: u64| {
         json!(["nosuid", "nodev", format!("mode={mode}"), format!("size={size}")])
     };
@@ -112,10 +140,49 @@ fn mounts(memory: u64) -> Value {
         ("/run", "tmpfs", scratch("755", memory / 8)),
     ];
     let row = |(destination, kind, options): (&str, &str, Value)| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
-    rows.into_iter().map(row).collect()
+    // Later mounts lie over earlier ones: a volume at /tmp is there instead of the memory.
+    let volume = |volume: &Volume| {
+        let source = dir.join(VOLUMES).join(volume.name.as_str());
+        let options = ["bind", "rw", "nosuid", "nodev"];
+        json!({ "destination": volume.mount_path(), "type": "bind", "source": source, "options": options })
+    };
+    rows.into_iter().map(row).chain(volumes.iter().map(volume)).collect()
 }
 
-fn linux(base: u32) -> Result<Value, BundleError> {
+/// What runs, besides how it is kept in.
+#[derive(Debug)]
+pub(super) struct Process<'a> {
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<String>,
+    pub(super) cwd: &'a str,
+    pub(super) user: User,
+}
+
+/// `process` of the configuration: no capability, no new privileges.
+pub(super) fn process(of: Process<'_>) -> Value {
+    let Process { args, env, cwd, user } = of;
+    let rlimit =
+        |kind: &str, soft: u64, hard: u64| json!({ "type": kind, "soft": soft, "hard": hard });
+    let none: [&str; 0] = [];
+    json!({
+        "terminal": false,
+        "user": { "uid": user.user, "gid": user.group },
+        "args": args,
+        "env": env,
+        "cwd": cwd,
+        "noNewPrivileges": true,
+        // Before the host's own processes when memory runs out.
+        "oomScoreAdj": 500,
+        "capabilities": { "bounding": none, "effective": none, "permitted": none },
+        "rlimits": [
+            rlimit("RLIMIT_NOFILE", 1024, 524_288),
+            rlimit("RLIMIT_CORE", 0, 0),
+        ],
+    })
+}
+
+/// `linux` of the configuration: namespaces, ids from `base` on, system calls, what is hidden of `/proc` and `/sys`.
+pub(super) fn linux(base: u32) -> Result<Value, BundleError> {
     let ids = json!([{ "containerID": 0, "hostID": base, "size": IDS }]);
     let namespaces: Value = ["pid", "ipc", "uts", "mount", "network", "cgroup", "user"]
         .map(|kind| json!({ "type": kind }))
@@ -137,43 +204,68 @@ fn linux(base: u32) -> Result<Value, BundleError> {
     }))
 }
 
-/// `config.json` of a lease.
+/// `config.json` of a container; `dir` is its lease's directory.
 ///
 /// # Errors
 /// [`BundleError`].
-pub fn config(entry: &Entry, program: &Program, user: User) -> Result<Spec, BundleError> {
+pub fn config(
+    entry: &Entry,
+    program: &Program,
+    user: User,
+    dir: &Path,
+) -> Result<Spec, BundleError> {
     const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let mut env = program.env.clone();
     if !env.iter().any(|variable| variable.starts_with("PATH=")) {
         env.push(PATH.to_owned());
     }
+    let args = program.command(&entry.spec.workload.args)?;
     let cwd = if program.cwd.starts_with('/') { &program.cwd } else { "/" };
-    let rlimit =
-        |kind: &str, soft: u64, hard: u64| json!({ "type": kind, "soft": soft, "hard": hard });
-    let none: [&str; 0] = [];
     let config = json!({
         "ociVersion": "1.0.2",
         "hostname": entry.id.name,
         "root": { "path": "rootfs", "readonly": true },
-        "process": {
-            "terminal": false,
-            "user": { "uid": user.user, "gid": user.group },
-            "args": program.command(&entry.spec.workload.args)?,
-            "env": env,
-            "cwd": cwd,
-            "noNewPrivileges": true,
-            // Before the host's own processes when memory runs out.
-            "oomScoreAdj": 500,
-            "capabilities": { "bounding": none, "effective": none, "permitted": none },
-            "rlimits": [
-                rlimit("RLIMIT_NOFILE", 1024, 524_288),
-                rlimit("RLIMIT_CORE", 0, 0),
-            ],
-        },
-        "mounts": mounts(entry.holding.memory.get()),
+        "process": process(Process { args, env, cwd, user }),
+        "mounts": mounts(entry.holding.memory.get(), &entry.spec.volumes, dir),
         "linux": linux(first_id(&entry.holding)?)?,
     });
     serde_json::from_value(config).map_err(BundleError::Form)
+}
+
+/// `config.json` of a lease, by what runs in it; for a virtual machine its files are made as well. The image is there.
+///
+/// # Errors
+/// [`BundleError`].
+pub fn make(
+    paths: &Paths,
+    dir: &LeaseDir,
+    entry: &Entry,
+    image: &Image,
+) -> Result<Spec, BundleError> {
+    match entry.spec.instance {
+        InstanceKind::Container => {
+            let path = dir.rootfs();
+            let root = Root::open(&path, 0)
+                .map_err(|source| BundleError::Image { path: path.clone(), source })?;
+            let (passwd, group) = (small(&root, "etc/passwd"), small(&root, "etc/group"));
+            let user = user(&image.program.user, &passwd, &group)?;
+            config(entry, &image.program, user, dir.path())
+        }
+        InstanceKind::Vm => vm::make(&paths.root, dir.path(), entry),
+        InstanceKind::BareMetal => Err(BundleError::WholeHost),
+    }
+}
+
+/// A small file of an image; empty where there is none that can be read.
+fn small(root: &Root, path: &str) -> String {
+    let mut text = Vec::new();
+    // An image without users, or with a file of another kind in its place, has none to look up.
+    if let Ok(file) = root.read(Path::new(path))
+        && file.take(SMALL).read_to_end(&mut text).is_err()
+    {
+        return String::new();
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ fn program() -> Program {
 
 /// The configuration as crun reads it.
 fn json_of(entry: &Entry, program: &Program) -> Value {
-    serde_json::to_value(config(entry, program, User::default()).unwrap()).unwrap()
+    let dir = Path::new("/leases/acme/llm-a");
+    serde_json::to_value(config(entry, program, User::default(), dir).unwrap()).unwrap()
 }
 
 #[test]
@@ -61,6 +62,37 @@ fn a_container_has_nothing_that_it_was_not_given() {
         let bounded = options.iter().any(|option| option.as_str().unwrap().starts_with("size="));
         assert!(kind != "tmpfs" || bounded, "{mount}");
     }
+}
+
+#[test]
+fn a_volume_is_bound_where_the_lease_wants_it_and_nothing_else_is() {
+    let mut entry = entry();
+    for (name, path) in [("data", None), ("scratch", Some("/tmp/big"))] {
+        entry.spec.volumes.push(Volume {
+            name: name.parse().unwrap(),
+            size: Bytes::new(64 << 20),
+            local: true,
+            path: path.map(ToOwned::to_owned),
+        });
+    }
+    let config = json_of(&entry, &program());
+    let mounts = config["mounts"].as_array().unwrap();
+    let binds: Vec<(&str, &str)> = mounts
+        .iter()
+        .filter(|mount| mount["type"] == "bind")
+        .map(|mount| {
+            for option in ["nosuid", "nodev"] {
+                assert!(mount["options"].as_array().unwrap().contains(&json!(option)), "{mount}");
+            }
+            (mount["source"].as_str().unwrap(), mount["destination"].as_str().unwrap())
+        })
+        .collect();
+    let expected = [
+        ("/leases/acme/llm-a/volumes/data", "/volumes/data"),
+        ("/leases/acme/llm-a/volumes/scratch", "/tmp/big"),
+    ];
+    assert_eq!(binds, expected);
+    assert!(mounts.last().unwrap()["destination"] == "/tmp/big", "over what is mounted at /tmp");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Properties of a lease's slice and service. Pure: names and types as in org.freedesktop.systemd1(5).
 
 use std::path::Path;
+use std::time::Duration;
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::RestartPolicy;
@@ -11,12 +12,18 @@ use crate::host::systemd::Property;
 use crate::tenant::files::LeaseDir;
 use crate::tenant::model::Limits;
 use crate::tenant::name::{self, Kind};
+use crate::tenant::vm::files::VmDir;
+use crate::tenant::vm::power;
 
+const BULKHEADD: &str = "/usr/bin/bulkheadd";
 const CRUN: &str = "/usr/bin/crun";
 const SECOND_US: u64 = 1_000_000;
 
 /// SIGTERM, and SIGKILL after this time (seconds).
 pub const STOP_S: u64 = 10;
+
+/// How long a guest has to switch itself off, before that.
+pub const POWER_DOWN: Duration = Duration::from_secs(8);
 
 /// Longest pause before a program that ended is started again (seconds).
 pub const RESTART_MAX_S: u64 = 60;
@@ -60,13 +67,16 @@ fn crun(runtime: &Path, arguments: &[&str], may_fail: bool) -> Vec<Command> {
 ///
 /// crun makes no control group of its own (`--cgroup-manager=disabled`), so the container stays in the
 /// service's and the slice's limits hold. Standard input is an empty file: crun gives it to the container's
-/// user, which must not happen to `/dev/null`. Device access is bounded by systemd as by `DevicePolicy=closed`.
+/// user, which must not happen to `/dev/null`. Device access is bounded by systemd as by `DevicePolicy=closed`; of
+/// a virtual machine, `disks` are the block devices that it has besides, and the KVM device. It is switched off by
+/// its power button before the signals.
 #[must_use]
 pub fn service(
     id: &LeaseId,
     restart: RestartPolicy,
     dir: &LeaseDir,
     runtime: &Path,
+    disks: Option<&[u64]>,
 ) -> Vec<Property> {
     let text = |path: &Path| Variant::from(path.to_string_lossy().into_owned());
     let container = name::stem(id);
@@ -79,7 +89,7 @@ pub fn service(
         RestartPolicy::OnFailure => "on-failure",
         RestartPolicy::Never => "no",
     };
-    vec![
+    let mut properties = vec![
         ("Description", Variant::from(format!("Program of lease {id}"))),
         ("Slice", Variant::from(name::unit(id, Kind::Slice))),
         ("Type", Variant::from("exec")),
@@ -101,5 +111,66 @@ pub fn service(
         ("StandardInputFile", text(&dir.stdin())),
         ("StandardOutputFileToAppend", text(&dir.log())),
         ("StandardErrorFileToAppend", text(&dir.log())),
-    ]
+    ];
+    if let Some(disks) = disks {
+        properties.push(("DeviceAllow", Variant::new(devices(disks))));
+        properties.push(("ExecStop", Variant::new(vec![power_down(dir)])));
+    }
+    properties
+}
+
+/// Devices of a virtual machine: path and access. Block devices by number, whatever is at a path later.
+fn devices(disks: &[u64]) -> Vec<(String, String)> {
+    let numbered = |&device: &u64| {
+        let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+        (format!("/dev/block/{major}:{minor}"), "rw".to_owned())
+    };
+    let kvm = ("/dev/kvm".to_owned(), "rw".to_owned());
+    std::iter::once(kvm).chain(disks.iter().map(numbered)).collect()
+}
+
+/// A guest that does not heed its button is no failure: the signals are next.
+fn power_down(dir: &LeaseDir) -> Command {
+    let socket = VmDir::new(dir.path()).socket();
+    let words = power::Arguments::words(&socket, POWER_DOWN);
+    let line = [BULKHEADD.to_owned(), power::COMMAND.to_owned()].into_iter().chain(words);
+    (BULKHEADD.to_owned(), line.collect(), true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paths::Paths;
+    use crate::tenant::plan::tests::id;
+
+    fn property(disks: Option<&[u64]>, name: &str) -> Option<String> {
+        let (id, paths) = (id("vm-a"), Paths::of_host());
+        let dir = LeaseDir::new(&paths, &id);
+        let runtime = Path::new("/run/bulkhead/crun");
+        let properties = service(&id, RestartPolicy::Always, &dir, runtime, disks);
+        let found = properties.into_iter().find(|(found, _)| *found == name);
+        found.map(|(_, value)| format!("{value:?}"))
+    }
+
+    #[test]
+    fn a_machine_has_kvm_and_its_volumes_and_a_container_neither() {
+        assert_eq!(property(None, "DeviceAllow"), None);
+        assert!(property(None, "DevicePolicy").unwrap().contains("closed"));
+        let device = nix::sys::stat::makedev(253, 7);
+        let devices = property(Some(&[device]), "DeviceAllow").unwrap();
+        assert!(devices.contains("/dev/kvm") && devices.contains("/dev/block/253:7"), "{devices}");
+        assert!(property(Some(&[device]), "DevicePolicy").unwrap().contains("closed"));
+    }
+
+    #[test]
+    fn a_machine_is_switched_off_before_it_is_killed() {
+        assert_eq!(property(None, "ExecStop"), None);
+        let stop = property(Some(&[]), "ExecStop").unwrap();
+        for word in ["power-down", "/qmp/sock", "--within", "8s"] {
+            assert!(stop.contains(word), "{word}: {stop}");
+        }
+        let timeout = property(Some(&[]), "TimeoutStopUSec").unwrap();
+        assert!(timeout.contains(&(STOP_S * SECOND_US).to_string()));
+        assert!(POWER_DOWN.as_secs() < STOP_S, "systemd ends the command after that time");
+    }
 }
