@@ -31,6 +31,8 @@ use crate::vm::{DirectBoot, Lab, Lane, Lifetime, Vm, VmConfig};
 const NAMESPACE: &str = "bht-";
 /// What a fleet's programs keep.
 const FLEET: [&str; 3] = ["registry", "site", "join-ticket"];
+/// Extension layers of the tests' servers.
+const LAYERS: [&str; 2] = ["test", "vm"];
 /// Name of the saved state.
 const STATE: &str = "running";
 /// A boot by the direct lane takes a quarter of a minute on a quiet machine under emulation.
@@ -243,7 +245,7 @@ fn scene_in(
         copy(&base.join(part), &dir.join(part))?;
     }
     std::os::unix::fs::symlink(base.join("image"), dir.join("image")).context("link the image")?;
-    let fleet = Fleet::at(workspace, &dir, &["test"])?;
+    let fleet = Fleet::at(workspace, &dir, &LAYERS)?;
     let done = in_fleet(&fleet, test);
     match &done {
         Ok(()) => remove(&dir)?,
@@ -281,7 +283,7 @@ fn base(workspace: &Workspace) -> Result<PathBuf> {
     guard.lock().context("wait for the tests' lock")?;
     let base = tests.join("base");
     let key_file = base.join("key");
-    let fleet = Fleet::at(workspace, &base, &["test"])?;
+    let fleet = Fleet::at(workspace, &base, &LAYERS)?;
     // The fleet's keys stay, so that what of the image depends on them is built once.
     fleet.init()?;
     let output = fleet.image_build(Layers::Test)?.run()?;

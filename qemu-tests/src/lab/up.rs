@@ -1,8 +1,8 @@
-//! `up`: from nothing to a tenant's running lease.
+//! `up`: from nothing to the running leases of two tenants, a container and a virtual machine.
 //!
 //! ```text
 //!  fleet (keys) ─► image with its trust ─► namespace ─► signer, registry, site ─► servers powered on
-//!     ─► joined ─► Ready ─► tenant and lease applied ─► Running ─► tables, what to try next
+//!     ─► joined ─► Ready ─► tenants and leases applied ─► Running ─► tables, what to try next
 //! ```
 
 use std::path::Path;
@@ -62,7 +62,7 @@ pub fn up(workspace: &Workspace, wish: Wish) -> Result<()> {
         println!("up: ends the site that an earlier `up` started");
     }
     super::down(workspace)?;
-    let fleet = Fleet::at(workspace, &dir, &[])?;
+    let fleet = Fleet::at(workspace, &dir, &["vm"])?;
     step("keys of the fleet", || fleet.init())?;
     step("image", || {
         let code = fleet.image_build(Layers::Product)?.pass_through()?;
@@ -89,10 +89,11 @@ pub fn up(workspace: &Workspace, wish: Wish) -> Result<()> {
     Ok(())
 }
 
-const NEXT: [(&str, &str); 6] = [
+const NEXT: [(&str, &str); 7] = [
     ("cargo xtask cli -- get hosts", "every machine that the site has seen"),
     ("cargo xtask cli -- describe lease demo/demo", "what the lease holds, and why it is so"),
     ("cargo xtask cli -- logs demo/demo", "what the tenant's program printed"),
+    ("cargo xtask cli -- logs acme/guest", "the console of a tenant's virtual machine"),
     ("cargo xtask cli -- apply -f examples/lease.yaml", "one more lease"),
     ("cargo xtask cli -- delete lease demo/demo --wait", "taken back, observed gone"),
     ("cargo xtask down", "ends everything, leaves nothing behind"),
@@ -151,17 +152,21 @@ fn serve(
         let known = running.hosts()?;
         Ok(known.iter().filter(|host| host.status.phase == HostPhase::Ready).count() >= hosts.len())
     })?;
-    running.apply(&tenant())?;
-    running.apply(&lease())?;
-    until("lease demo/demo Running", GRANT, || {
-        let leases = running.leases()?;
-        Ok(leases.iter().any(|lease| {
-            lease.status.as_ref().is_some_and(|status| status.phase == LeasePhase::Running)
-        }))
-    })
-    .with_context(|| {
-        running.bulkhead(["describe", "lease", "demo/demo"]).unwrap_or_else(|e| e.to_string())
-    })?;
+    for (tenant, name, lease) in leases() {
+        running.apply(&document("Tenant", json!({ "name": tenant }), None))?;
+        running.apply(&document(
+            "Lease",
+            json!({ "name": name, "tenant": tenant }),
+            Some(lease),
+        ))?;
+    }
+    for (tenant, name, _) in leases() {
+        let id = format!("{tenant}/{name}");
+        until(&format!("lease {id} Running"), GRANT, || runs(&running, tenant, name))
+            .with_context(|| {
+                running.bulkhead(["describe", "lease", &id]).unwrap_or_else(|e| e.to_string())
+            })?;
+    }
     println!("\n{}", running.bulkhead(["get", "hosts"])?.trim_end());
     println!("\n{}", running.bulkhead(["get", "leases"])?.trim_end());
     running.let_run();
@@ -202,22 +207,33 @@ fn await_joined(running: &mut Running<'_>, hosts: &mut [Booted]) -> Result<()> {
     }
 }
 
-fn tenant() -> Value {
-    json!({ "apiVersion": API_VERSION, "kind": "Tenant", "metadata": { "name": "demo" } })
+/// The leases of a fresh site: tenant, name, what is asked for.
+fn leases() -> [(&'static str, &'static str, Value); 2] {
+    let lease = |instance: &str, memory: &str, image: &str| {
+        let image = format!("oci://bulkhead.site/{image}:latest");
+        json!({ "instance": instance, "cpus": 1, "memory": memory, "workload": { "image": image } })
+    };
+    [
+        ("demo", "demo", lease("container", "256Mi", "demo")),
+        ("acme", "guest", lease("vm", "128Mi", "demo-vm")),
+    ]
 }
 
-fn lease() -> Value {
-    json!({
-        "apiVersion": API_VERSION,
-        "kind": "Lease",
-        "metadata": { "name": "demo", "tenant": "demo" },
-        "spec": {
-            "instance": "container",
-            "cpus": 1,
-            "memory": "256Mi",
-            "workload": { "image": "oci://bulkhead.site/demo:latest" },
-        },
-    })
+fn document(kind: &str, metadata: Value, spec: Option<Value>) -> Value {
+    let mut document = json!({ "apiVersion": API_VERSION, "kind": kind, "metadata": metadata });
+    if let (Some(spec), Some(document)) = (spec, document.as_object_mut()) {
+        document.insert("spec".to_owned(), spec);
+    }
+    document
+}
+
+fn runs(running: &Running<'_>, tenant: &str, name: &str) -> Result<bool> {
+    let leases = running.leases()?;
+    Ok(leases.iter().any(|lease| {
+        let at = &lease.metadata;
+        let running = lease.status.as_ref().is_some_and(|s| s.phase == LeasePhase::Running);
+        at.tenant.as_str() == tenant && at.name.as_str() == name && running
+    }))
 }
 
 /// Asks every half second until the answer is yes.
