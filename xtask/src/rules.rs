@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::phase::command;
 
 /// Which of our crates each may use; development dependencies are free.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("bulkhead-api", &[]),
     ("bulkhead-lease", &["bulkhead-api"]),
     ("bulkhead-supervisor", &["bulkhead-api", "bulkhead-lease"]),
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("bulkhead-registry", &["bulkhead-api", "bulkhead-lease"]),
     ("bulkhead-cli", &["bulkhead-api"]),
     ("bulkhead-qemu-tests", &["bulkhead-api", "bulkhead-lease"]),
+    ("bulkhead-probe", &[]),
     ("xtask", &[]),
 ];
 
