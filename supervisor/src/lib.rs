@@ -19,6 +19,7 @@
 //! | [`class`] | each class of resources: given, looked at, sanitised |
 //! | [`receipts`] | what was sanitised: signed, one after the other |
 //! | [`proof`] | whether leases share anything: observed, proved, signed |
+//! | [`metal`] | the host as a whole: handed over to a tenant, and back from one |
 //! | [`oci`] | images from the site's cache |
 //! | [`socket`] | the same state for this host's own people |
 //! | [`storage`] | disks: the host's state, volumes of leases |
@@ -37,6 +38,7 @@ pub mod events;
 pub mod files;
 pub mod host;
 pub mod ledger;
+pub mod metal;
 pub mod node;
 pub mod oci;
 pub mod paths;

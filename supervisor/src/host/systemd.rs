@@ -245,6 +245,14 @@ impl Systemd {
         done_without_unit(self.manage("KillUnit", unit, &(unit, "all", signal)).await)
     }
 
+    /// `Reboot`: shuts everything down in order and starts the machine anew.
+    ///
+    /// # Errors
+    /// [`SystemdError::Call`].
+    pub async fn reboot(&self) -> Result<(), SystemdError> {
+        self.manage("Reboot", "the host", &()).await
+    }
+
     /// Wakes [`Systemd::wakeups`] at each change of a tenant's unit, until the connection ends.
     ///
     /// # Errors

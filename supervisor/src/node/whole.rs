@@ -61,7 +61,8 @@ impl Whole {
             return;
         }
         let desired = accepted.map(|accepted| model::desired(&accepted.spec)).unwrap_or_default();
-        let there = pass.leases.iter().map(|lease| &lease.id).filter(|id| !desired.contains_key(id));
+        let there =
+            pass.leases.iter().map(|lease| &lease.id).filter(|id| !desired.contains_key(id));
         let held = there.cloned().chain(tenants.granted()).collect();
         self.held = Some((generation, held));
     }
@@ -72,7 +73,8 @@ impl Node {
     pub(super) fn turn_whole(&mut self, now: Instant) {
         let disks: Vec<String> =
             self.state.inventory.disks.iter().map(|disk| disk_name(disk).to_owned()).collect();
-        if self.hardware_known && self.whole.disks.as_ref().is_none_or(|(names, _)| *names != disks) {
+        if self.hardware_known && self.whole.disks.as_ref().is_none_or(|(names, _)| *names != disks)
+        {
             self.whole.disks = Some((disks, now));
         }
         let settled = |since: &Instant| now.saturating_duration_since(*since) >= DISKS_SETTLE;

@@ -21,10 +21,12 @@ pub const TASKS: u64 = 4096;
 /// Leases wanted on the host; every other one is taken back.
 pub type Desired = BTreeMap<LeaseId, LeaseSpec>;
 
-/// The leases of a host spec. Of two entries with one id the last counts.
+/// The leases of a host spec that run beside each other; one that has the host to itself is no business of theirs
+/// ([`crate::metal`]). Of two entries with one id the last counts.
 #[must_use]
 pub fn desired(spec: &HostSpec) -> Desired {
-    spec.leases.iter().map(|lease| (lease.id.clone(), lease.spec.clone())).collect()
+    let beside = spec.leases.iter().filter(|lease| lease.spec.instance != InstanceKind::BareMetal);
+    beside.map(|lease| (lease.id.clone(), lease.spec.clone())).collect()
 }
 
 /// Limits of a lease's control group. `None` where there is none (`max`).

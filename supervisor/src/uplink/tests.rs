@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use bulkhead_api::link::Hello;
+use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::link::rpc::{down, up};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -161,6 +161,28 @@ async fn specs_and_log_requests_come_down_and_answers_and_later_reports_go_up() 
             body => reported |= seq_of(body) == Some(2),
         }
     }
+}
+
+#[tokio::test]
+async fn a_hand_over_is_asked_of_the_site_and_its_answer_comes_back() {
+    let mut scene = scene(Verdict::Certify(DayRange::FRESH));
+    let mut host = Host::start(&scene.paths);
+    host.enrolled().await;
+    let mut stream = scene.site.attached().await;
+    host.connected().await;
+    let lease = LeaseId { tenant: "acme".parse().unwrap(), name: "metal".parse().unwrap() };
+    host.hand_overs.send(lease.clone()).await.unwrap();
+    let asked = loop {
+        if let Some(up::Body::HandOverJson(json)) = stream.next().await.body {
+            break serde_json::from_slice::<HandOver>(&json).unwrap();
+        }
+    };
+    assert_eq!(asked, HandOver { lease: lease.clone() });
+    stream.send(down::Body::HandOverJson(b"{".to_vec().into())).await;
+    let answer = HandOverAnswer { lease, refusal: None };
+    stream.send(down::Body::HandOverJson(serde_json::to_vec(&answer).unwrap().into())).await;
+    let Event::HandOver(heard) = host.event().await else { panic!("the answer") };
+    assert_eq!(heard, answer);
 }
 
 #[tokio::test]
