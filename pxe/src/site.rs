@@ -237,8 +237,9 @@ impl Site {
     pub fn machines(&self) -> Vec<Machine> {
         let address = |mac| self.state.bindings.get(mac).map(|held| held.address);
         let tenancy = |mac| self.state.tenancies.get(mac).map(Tenancy::report);
-        let machine = |(mac, known): (MacAddr, &Known)| {
-            Machine { tenancy: tenancy(mac), ..known.report(mac, address(mac)) }
+        let machine = |(mac, known): (MacAddr, &Known)| Machine {
+            tenancy: tenancy(mac),
+            ..known.report(mac, address(mac))
         };
         self.state.machines.iter().map(machine).collect()
     }

@@ -188,10 +188,7 @@ impl TenantUkis {
 }
 
 /// Calls `take` with each file of a layer that is, or hides, one of [`TENANT_UKI`], by its number there.
-fn for_each_file(
-    layer: &Layer,
-    mut take: impl FnMut(usize, Said),
-) -> Result<(), UkiError> {
+fn for_each_file(layer: &Layer, mut take: impl FnMut(usize, Said)) -> Result<(), UkiError> {
     let read = |source| UkiError::Read { digest: layer.digest.clone(), source };
     let gzip = match layer.media_type.as_str() {
         text if text.ends_with("tar+gzip") || text.ends_with("tar.gzip") => true,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::HostId;
-use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::link::rpc::{Down, Up, down, up};
+use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::time::Timestamp;
 use futures_util::stream::{BoxStream, StreamExt as _, unfold};
 use tokio::sync::mpsc;
@@ -17,10 +17,10 @@ use tokio::time::Sleep;
 use tonic::{Status, Streaming};
 use tracing::{info, warn};
 
-use super::{Shared, hand_over};
 use super::peer::HostPeer;
 use super::relay::HostSays;
 use super::specs::KeptSpec;
+use super::{Shared, hand_over};
 use crate::service::Service;
 
 /// An attached host.
@@ -61,7 +61,8 @@ pub(super) fn attach(
     let left = peer.expires.duration_since(Timestamp::now());
     let expiry = tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO));
     let expiry = Box::pin(expiry);
-    let stream = HostStream { shared, service, peer, serial, greeted: false, inbound, down, expiry };
+    let stream =
+        HostStream { shared, service, peer, serial, greeted: false, inbound, down, expiry };
     let next = |stream: Option<HostStream>| async move {
         let mut stream = stream?;
         match stream.next().await {

@@ -289,12 +289,7 @@ struct Sent {
     complete: bool,
 }
 
-fn send_blob(
-    mut stream: &TcpStream,
-    head: &Head,
-    kind: &str,
-    blob: &Blob,
-) -> io::Result<Sent> {
+fn send_blob(mut stream: &TcpStream, head: &Head, kind: &str, blob: &Blob) -> io::Result<Sent> {
     let (status, first, count, range) = match answer(head, &blob.etag, blob.size) {
         Answer::Whole => ("200 OK", 0, blob.size, None),
         Answer::Part { first, count } => {

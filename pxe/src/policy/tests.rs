@@ -46,7 +46,12 @@ fn each_kind_of_client_gets_its_own_boot() {
     let rules = rules(auto());
     let renewing = Request { ciaddr: FIRST, ..os(1, Asking) };
     let rows = [
-        ("HTTP boot", http_boot(1, Discover), stranger(1), offer(Some(Boot::Ours(ClientKind::HttpBoot)))),
+        (
+            "HTTP boot",
+            http_boot(1, Discover),
+            stranger(1),
+            offer(Some(Boot::Ours(ClientKind::HttpBoot))),
+        ),
         ("PXE", pxe(1, Discover), stranger(1), offer(Some(Boot::Ours(ClientKind::Pxe)))),
         ("stage 1", stage1(1, Discover), stranger(1), offer(Some(Boot::Ours(ClientKind::Stage1)))),
         ("system", os(1, Discover), stranger(1), offer(None)),
@@ -132,7 +137,8 @@ fn the_boot_server_answers_pxe_firmware_that_has_an_address() {
     use ClientMessage::{Discover, Request as Asking};
     let rules = rules(auto());
     let refused = Decision::Silence(Silence::NotForBootServer);
-    let answer = Decision::Reply(Answer::AckWithoutAddress { boot: Some(Boot::Ours(ClientKind::Pxe)) });
+    let answer =
+        Decision::Reply(Answer::AckWithoutAddress { boot: Some(Boot::Ours(ClientKind::Pxe)) });
     let rows = [
         ("PXE", pxe(1, Asking), bound(1), answer),
         ("no address yet", pxe(1, Asking), stranger(1), refused.clone()),

@@ -11,8 +11,7 @@ fn offer(kind: Option<ClientKind>) -> Answer {
 }
 
 fn built(request: &Request, answer: Answer, kind: Option<ClientKind>) -> Reply {
-    let offer =
-        kind.map(|kind| BootOffer {
+    let offer = kind.map(|kind| BootOffer {
         kind,
         file: BootFile::Ours(secret(0xab)),
         http_base: "http://10.9.0.1",

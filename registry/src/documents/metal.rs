@@ -129,7 +129,8 @@ impl Picture {
         let accepted = report.map_or(0, |status| status.accepted_generation);
         match (tenancy.map(|tenancy| (tenancy, tenancy.stage)), report) {
             (Some((_, TenancyStage::Leaving | TenancyStage::Given)), _) => {
-                let message = format!("the site has not taken generation {without} of host {host} yet");
+                let message =
+                    format!("the site has not taken generation {without} of host {host} yet");
                 ("WaitingForSite", message, "site".to_owned())
             }
             (_, Some(status)) if accepted >= without && self.reach(host) == Reach::Heard => {

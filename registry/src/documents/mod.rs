@@ -126,7 +126,8 @@ impl Picture {
         self.hosts = hosts::get(conn, id).await?.into_iter().collect();
         if let Some(row) = self.hosts.first() {
             let machine = machines::get(conn, &row.site, row.mac).await?;
-            self.machines = machine.map(|machine| (row.site.clone(), machine)).into_iter().collect();
+            self.machines =
+                machine.map(|machine| (row.site.clone(), machine)).into_iter().collect();
         }
         self.leases = leases::of_host(conn, id).await?;
         let report = reports::get(conn, id).await?;

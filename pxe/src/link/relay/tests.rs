@@ -24,7 +24,9 @@ fn drain(relay: &Relay, connection: u64) -> Vec<String> {
             }
             up::Body::Logs(reply) => format!("log {}", reply.id),
             up::Body::Detached(_) => "detached".to_owned(),
-            up::Body::MachinesJson(_) | up::Body::HandOverJson(_) => panic!("only a site says this"),
+            up::Body::MachinesJson(_) | up::Body::HandOverJson(_) => {
+                panic!("only a site says this")
+            }
         };
         all.push(format!("{}:{what}", message.host));
     }

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use super::super::{Artefact, EnrolmentResult, State};
 use super::*;
 use crate::policy::Door;
-use crate::samples::{FIRST, SERVER, at, auto, http_boot, key, list, mac, pxe, secret, site, stage1};
+use crate::samples::{
+    FIRST, SERVER, at, auto, http_boot, key, list, mac, pxe, secret, site, stage1,
+};
 use crate::wire::dhcp4::{ClientMessage, Reply, Request};
 
 const SHA: &str = "abababababababababababababababababababababababababababababababab";
