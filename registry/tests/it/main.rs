@@ -11,6 +11,7 @@ mod fit;
 mod fleet;
 mod joined;
 mod link;
+mod metal;
 mod people;
 mod rest;
 mod restart;

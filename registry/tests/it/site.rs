@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use bulkhead_api::id::HostId;
+use bulkhead_api::id::{HostId, LeaseId};
 use bulkhead_api::inventory::Inventory;
-use bulkhead_api::lease::{Holding, LeasePhase, LeaseStatus, ReportedLease};
+use bulkhead_api::lease::{LeasePhase, LeaseStatus, ReportedLease};
 use bulkhead_api::link::rpc::link_client::LinkClient;
 use bulkhead_api::link::rpc::{Detached, Down, EnrolReply, EnrolRequest, Up, down, up};
 use bulkhead_api::link::{EnrolFacts, Hello};
@@ -162,13 +162,23 @@ pub(crate) struct FakeHost {
     pub(crate) accepted: Option<HostSpec>,
     pub(crate) settled: u64,
     pub(crate) granted: Vec<ReportedLease>,
+    pub(crate) sanitised: Option<LeaseId>,
 }
 
 impl FakeHost {
     pub(crate) fn new(fleet: &Fleet, id: &HostId) -> Self {
         let keys = fleet.spec_keys();
         let (boot, seq, settled) = (1, 0, 0);
-        Self { id: id.clone(), boot, seq, keys, accepted: None, settled, granted: Vec::new() }
+        Self {
+            id: id.clone(),
+            boot,
+            seq,
+            keys,
+            accepted: None,
+            settled,
+            granted: Vec::new(),
+            sanitised: None,
+        }
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -219,7 +229,7 @@ impl FakeHost {
             conditions: serde_json::from_value(ready).unwrap(),
             leases: self.granted.clone(),
             quarantine: Vec::new(),
-            sanitised: None,
+            sanitised: self.sanitised.clone(),
             inventory: inventory(),
             supervisor_rss: 0,
             userspace_start_ms: 0,
