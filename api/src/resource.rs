@@ -118,6 +118,7 @@ pub enum Resource {
     /// Huge pages.
     Hugepages {
         /// Size of each.
+        #[serde(rename = "pageSize")]
         page_size: PageSize,
         /// How many by node, ascending.
         pages: Vec<NodePages>,

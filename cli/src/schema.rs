@@ -3,7 +3,7 @@
 //! `bulkhead-api` derives the schemas from the structs that programs exchange and from their comments, so
 //! that what is explained is what is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_api::document::{Host, Kind, Lease, Site, Tenant};
 use serde_json::Value;
@@ -66,13 +66,26 @@ impl Schemas {
     #[must_use]
     pub fn fields(&self, parent: &Field) -> Vec<Field> {
         let object = self.resolve(items(self.resolve(&parent.schema)));
-        let required: Vec<&str> = (object.get("required").and_then(Value::as_array))
-            .map(|names| names.iter().filter_map(Value::as_str).collect())
-            .unwrap_or_default();
-        let properties = object.get("properties").and_then(Value::as_object);
-        (properties.into_iter().flatten())
-            .map(|(name, schema)| self.field(name, required.contains(&name.as_str()), schema))
-            .collect()
+        let mut fields: Vec<Field> = Vec::new();
+        let forms = alternatives(object);
+        for form in &forms {
+            let properties = form.get("properties").and_then(Value::as_object);
+            for (name, schema) in properties.into_iter().flatten() {
+                // Required is what no form does without.
+                let required = forms.iter().all(|form| is_required(form, name));
+                let new = self.field(name, required, schema);
+                match fields.iter_mut().find(|field| field.name == *name) {
+                    Some(field) => field.choices.extend(new.choices),
+                    None => fields.push(new),
+                }
+            }
+        }
+        fields.sort_by(|a, b| a.name.cmp(&b.name));
+        for field in &mut fields {
+            let mut seen = BTreeSet::new();
+            field.choices.retain(|choice| seen.insert(choice.clone()));
+        }
+        fields
     }
 
     fn field(&self, name: &str, required: bool, schema: &Value) -> Field {
@@ -120,6 +133,9 @@ impl Schemas {
             Some("boolean") => "true or false".to_owned(),
             Some("array") => format!("list of {}", self.form(self.resolve(items(schema)))),
             Some(other) => other.to_owned(),
+            None if alternatives(schema).iter().any(|form| form.get("properties").is_some()) => {
+                "object".to_owned()
+            }
             None => "anything".to_owned(),
         }
     }
@@ -146,6 +162,19 @@ fn without_null(schema: &Value) -> &Value {
         (Some(only), None) => only,
         _ => schema,
     }
+}
+
+/// The forms that an object can have: of one that is told apart by a field, each; else itself.
+fn alternatives(schema: &Value) -> Vec<&Value> {
+    match schema.get("oneOf").and_then(Value::as_array) {
+        Some(forms) => forms.iter().collect(),
+        None => vec![schema],
+    }
+}
+
+fn is_required(schema: &Value, name: &str) -> bool {
+    let names = schema.get("required").and_then(Value::as_array);
+    names.is_some_and(|names| names.iter().any(|required| required == name))
 }
 
 /// The schema of the items of a list; of everything else, itself.

@@ -106,7 +106,9 @@ fn thing(found: &str) -> String {
 /// What serde calls an expected form, as people say it.
 fn form(expected: &str) -> String {
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
+        "u8" => format!("a whole number, 0 to {}", u8::MAX),
+        "u16" => format!("a whole number, 0 to {}", u16::MAX),
+        "u32" | "u64" | "usize" => "a whole number, 0 or more".to_owned(),
         "a string" | "string or map" => "text".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list".to_owned(),

@@ -11,6 +11,8 @@
 pub mod fault;
 pub mod node;
 #[cfg(test)]
+mod share_tests;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;
@@ -165,7 +167,9 @@ fn field_fault(
     message: &str,
 ) -> Box<Fault> {
     let explain = |path: &str| {
-        let path = path.split('[').next().unwrap_or_default();
+        // The items of a list share its fields.
+        let parts = path.split('.').map(|part| part.split('[').next().unwrap_or(part));
+        let path = parts.collect::<Vec<_>>().join(".");
         let dot = if path.is_empty() { "" } else { "." };
         format!("bulkhead explain {}{dot}{path}", kind.name().to_lowercase())
     };

@@ -95,10 +95,10 @@ fn an_unknown_field_names_the_nearest_known_one() {
     refused(
         &lease_with("cpus: 1", "cpu: 1"),
         &expect![[r#"
-        lease.yaml:6:3: spec.cpu: unknown field `cpu`, expected one of site, instance, cpus, memory, gpus, networks, volumes, workload, revocable
-         6 |   cpu: 1
-           |   ^
-          help: did you mean `cpus`?"#]],
+            lease.yaml:6:3: spec.cpu: unknown field `cpu`, expected one of site, instance, cpus, memory, isolation, cpuPartition, hugepages, cache, gpus, networks, volumes, workload, revocable
+             6 |   cpu: 1
+               |   ^
+              help: did you mean `cpus`?"#]],
     );
 }
 
@@ -107,10 +107,10 @@ fn an_unknown_field_far_from_all_known_lists_them() {
     refused(
         &lease_with("cpus: 1", "colour: red"),
         &expect![[r#"
-        lease.yaml:6:3: spec.colour: unknown field `colour`, expected one of site, instance, cpus, memory, gpus, networks, volumes, workload, revocable
-         6 |   colour: red
-           |   ^
-          help: bulkhead explain lease.spec"#]],
+            lease.yaml:6:3: spec.colour: unknown field `colour`, expected one of site, instance, cpus, memory, isolation, cpuPartition, hugepages, cache, gpus, networks, volumes, workload, revocable
+             6 |   colour: red
+               |   ^
+              help: bulkhead explain lease.spec"#]],
     );
 }
 
@@ -177,12 +177,12 @@ fn a_wrong_choice_names_the_nearest() {
 #[test]
 fn a_choice_that_cannot_be_granted_yet_is_refused_by_name() {
     refused(
-        &lease_with("instance: container", "instance: vm"),
+        &lease_with("cpus: 1", "cpus: 1\n  gpus: [{ whole: 1 }]"),
         &expect![[r#"
-        lease.yaml:5:13: spec.instance: virtual machines cannot be leased by this version of Bulkhead
-         5 |   instance: vm
-           |             ^
-          help: bulkhead explain lease.spec.instance"#]],
+            lease.yaml:7:9: spec.gpus: GPUs cannot be leased by this version of Bulkhead
+             7 |   gpus: [{ whole: 1 }]
+               |         ^
+              help: bulkhead explain lease.spec.gpus"#]],
     );
 }
 

@@ -4,6 +4,8 @@ use std::fmt::{Display, Write as _};
 
 use bulkhead_api::condition::Condition;
 use bulkhead_api::document::{Document, Host, Kind, Lease, Site, Tenant};
+use bulkhead_api::lease::{CpuPartition, InstanceKind, Isolation, LeaseSpec};
+use bulkhead_api::resource::Resource;
 use bulkhead_api::site::AdmissionMode;
 use bulkhead_api::time::Timestamp;
 
@@ -131,7 +133,14 @@ fn host_page(page: &mut Page, host: &Host, now: Timestamp) {
     );
     if let Some(room) = &state.capacity {
         let memory = format!("{} of {}", rounded(room.memory_free), rounded(room.memory));
-        page.field("Free", format!("{} of {} cores, {memory}", room.cores_free, room.cores));
+        let storage = match room.storage.get() {
+            0 => String::new(),
+            _ => format!(", storage {} of {}", rounded(room.storage_free), rounded(room.storage)),
+        };
+        page.field(
+            "Free",
+            format!("{} of {} cores, {memory}{storage}", room.cores_free, room.cores),
+        );
     }
     if !state.conditions.is_empty() {
         page.table("Seen by site and registry", &conditions(&state.conditions, now));
@@ -162,6 +171,7 @@ fn lease_page(page: &mut Page, lease: &Lease, now: Timestamp) {
         },
     );
     page.field("Memory", spec.memory);
+    shares(page, spec);
     page.field("Image", &spec.workload.image);
     page.field("Arguments", spec.workload.args.join(" "));
     page.field("Restart", format!("{:?}", spec.workload.restart));
@@ -175,12 +185,65 @@ fn lease_page(page: &mut Page, lease: &Lease, now: Timestamp) {
         let nodes = cpu_list(&holding.memory_nodes);
         let memory = rounded(holding.memory);
         page.field("Holds", format!("CPUs {}, {memory} of nodes {nodes}", cpu_list(&holding.cpus)));
+        for resource in holding.resources().iter().filter(|r| is_besides(r)) {
+            page.field("Holds", resource);
+        }
     }
     page.field("Digest", status.image_digest.clone().unwrap_or_default());
     page.field("Starts", status.starts);
     page.field("PID", status.pid.map(|pid| pid.to_string()).unwrap_or_default());
     page.field("Observed", ago(now, status.observed));
     page.table("Conditions", &conditions(&status.conditions, now));
+}
+
+/// What a lease asks for besides cores and memory; nothing where it is as usual.
+fn shares(page: &mut Page, spec: &LeaseSpec) {
+    page.field(
+        "Instance",
+        match spec.instance {
+            InstanceKind::Container => "",
+            InstanceKind::Vm => "virtual machine",
+            InstanceKind::BareMetal => "the whole machine",
+        },
+    );
+    page.field(
+        "Isolation",
+        match spec.isolation {
+            Isolation::Core => "",
+            Isolation::L3 => "l3: no other lease on its last-level caches",
+            Isolation::Socket => "socket: no other lease on its sockets",
+        },
+    );
+    page.field(
+        "CPU set",
+        match spec.cpu_partition {
+            CpuPartition::Member => "",
+            CpuPartition::Isolated => "isolated: no load is balanced over its CPUs",
+        },
+    );
+    if let Some(huge) = &spec.hugepages {
+        page.field("Huge pages", format!("{} in pages of {}", huge.amount, huge.page_size));
+    }
+    if let Some(cache) = &spec.cache {
+        let bandwidth = cache
+            .bandwidth_percent
+            .map(|percent| format!(", at most {percent} % of the memory bandwidth"));
+        let bandwidth = bandwidth.unwrap_or_default();
+        page.field("Cache", format!("{} ways of each last-level cache{bandwidth}", cache.ways));
+    }
+    for volume in &spec.volumes {
+        let place = match spec.instance {
+            InstanceKind::Container => format!("at {}", volume.mount_path()),
+            InstanceKind::Vm | InstanceKind::BareMetal => "as a disk".to_owned(),
+        };
+        page.field("Volume", format!("{}, {} {place}", volume.name, volume.size));
+    }
+}
+
+/// Whether a resource is shown on its own: what runs, cores and memory have lines of their own.
+#[must_use]
+pub fn is_besides(resource: &Resource) -> bool {
+    !matches!(resource, Resource::Instance | Resource::Cpu { .. } | Resource::Memory { .. })
 }
 
 fn ago(now: Timestamp, then: Option<Timestamp>) -> String {

@@ -185,7 +185,7 @@ pub fn page(explanation: &Explanation, now: Timestamp) -> String {
         let next = match trouble.next {
             Some(at) if at <= now => "now".to_owned(),
             Some(at) => format!("in {}", age(at, now)),
-            None => "not by itself, or as soon as something changes".to_owned(),
+            None => "none is planned; at the next change".to_owned(),
         };
         let waits = if trouble.waits.is_empty() { "nothing more is said" } else { &trouble.waits };
         writeln!(out, "\n{}: {}", visible(&trouble.of), visible(&trouble.what)).unwrap_or_default();

@@ -1,12 +1,14 @@
 //! A host's own report as a page: hardware, leases, conditions.
 
-use bulkhead_api::inventory::Inventory;
-use bulkhead_api::lease::ReportedLease;
+use bulkhead_api::inventory::{DiskClaim, HugepagePool, Inventory, Resctrl};
+use bulkhead_api::lease::{Holding, ReportedLease};
+use bulkhead_api::resource::Resource;
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 use bulkhead_api::units::Bytes;
 
-use super::describe::{Page, conditions};
+use super::describe::{Page, conditions, is_besides};
+use super::ledger::quarantine;
 use super::table::Table;
 use super::text::{age, cpu_list, rounded};
 
@@ -33,7 +35,63 @@ pub fn page(status: &HostStatus, now: Timestamp) -> String {
 pub fn report(page: &mut Page, status: &HostStatus, now: Timestamp) {
     page.table("Conditions", &conditions(&status.conditions, now));
     page.table("Leases", &leases(&status.leases));
-    inventory(page, &status.inventory);
+    let besides = besides(&status.leases);
+    if !besides.rows.is_empty() {
+        page.table("Held besides cores and memory", &besides);
+    }
+    if !status.quarantine.is_empty() {
+        page.table("Quarantine", &quarantine(&status.quarantine, now));
+    }
+    inventory(page, status);
+}
+
+/// What leases hold besides cores and memory, a row each.
+fn besides(leases: &[ReportedLease]) -> Table {
+    let rows = leases.iter().flat_map(|lease| {
+        let resources = lease.status.holding.iter().flat_map(Holding::resources);
+        let shown = resources.filter(is_besides);
+        shown.map(|resource| vec![lease.id.to_string(), resource.to_string()])
+    });
+    Table { header: vec!["LEASE", "RESOURCE"], rows: rows.collect() }
+}
+
+/// Bytes of a pool that are in nobody's volume and not in quarantine.
+fn pool_free(status: &HostStatus, pool: &str, size: Bytes) -> Bytes {
+    let holdings = status.leases.iter().filter_map(|lease| lease.status.holding.as_ref());
+    let held = holdings.flat_map(Holding::resources);
+    let all = held.chain(status.quarantine.iter().map(|kept| kept.resource.clone()));
+    let taken: u64 = all
+        .filter_map(|resource| match resource {
+            Resource::Volume { pool: of, extents, .. } if of == pool => Some(extents),
+            _ => None,
+        })
+        .flatten()
+        .fold(0, |sum, extent| sum.saturating_add(extent.length));
+    Bytes::new(size.get().saturating_sub(taken))
+}
+
+/// What is on a disk, behind its name.
+fn claim(status: &HostStatus, claim: &DiskClaim) -> String {
+    match claim {
+        DiskClaim::Unknown => String::new(),
+        DiskClaim::Blank => ", blank".to_owned(),
+        DiskClaim::Pool { id, size } => {
+            let free = rounded(pool_free(status, id, *size));
+            format!(", pool {id}: {free} of {} free", rounded(*size))
+        }
+        DiskClaim::Foreign { what } => format!(", not ours: {what}"),
+    }
+}
+
+fn cache_parts(resctrl: &Resctrl) -> String {
+    let Resctrl { groups, ways, min_ways, .. } = resctrl;
+    let bandwidth = match resctrl.min_bandwidth_percent {
+        Some(least) => {
+            format!(", bandwidth from {least} % in steps of {} %", resctrl.bandwidth_step_percent)
+        }
+        None => String::new(),
+    };
+    format!("{ways} ways, {min_ways} or more each, in {groups} groups{bandwidth}")
 }
 
 fn leases(leases: &[ReportedLease]) -> Table {
@@ -52,7 +110,8 @@ fn leases(leases: &[ReportedLease]) -> Table {
     Table { header, rows: rows.collect() }
 }
 
-fn inventory(page: &mut Page, inventory: &Inventory) {
+fn inventory(page: &mut Page, status: &HostStatus) {
+    let inventory = &status.inventory;
     let Inventory { firmware, cpu, .. } = inventory;
     page.section("Hardware");
     page.field("Machine", [firmware.vendor.as_str(), &firmware.product].join(" ").trim());
@@ -67,9 +126,16 @@ fn inventory(page: &mut Page, inventory: &Inventory) {
     let threads: usize = cpu.cores.iter().map(|core| core.cpus.len()).sum();
     page.field("Processor", &cpu.model);
     page.field("Cores", format!("{} with {threads} threads", cpu.cores.len()));
+    if let Some(resctrl) = &cpu.resctrl {
+        page.field("Cache parts", cache_parts(resctrl));
+    }
     for node in &inventory.memory {
-        let cpus = cpu_list(&node.cpus);
-        page.field("Memory", format!("node {}: {}, CPUs {cpus}", node.id, rounded(node.total)));
+        let (id, total, cpus) = (node.id, rounded(node.total), cpu_list(&node.cpus));
+        page.field("Memory", format!("node {id}: {total}, CPUs {cpus}"));
+        for pool in node.hugepages.iter().filter(|pool| pool.total > 0) {
+            let HugepagePool { page_size, total, free } = pool;
+            page.field("Huge pages", format!("node {id}: {free} of {total} of {page_size} free"));
+        }
     }
     for nic in &inventory.nics {
         let state = if nic.up { "up" } else { "down" };
@@ -81,7 +147,8 @@ fn inventory(page: &mut Page, inventory: &Inventory) {
     }
     for disk in &inventory.disks {
         let size = rounded(disk.size);
-        page.field("Disk", format!("{} {} {size} {}", disk.name, disk.transport, disk.model));
+        let what = [disk.name.as_str(), &disk.transport, &size, &disk.model].join(" ");
+        page.field("Disk", format!("{}{}", what.trim_end(), claim(status, &disk.claim)));
     }
     for gpu in &inventory.gpus {
         page.field("GPU", format!("{} {} {}", gpu.bdf, gpu.model, rounded(gpu.memory)));

@@ -7,6 +7,8 @@ pub mod isolation;
 pub mod ledger;
 pub mod receipt;
 pub mod rows;
+#[cfg(test)]
+mod share_tests;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -443,6 +443,8 @@ fn a_lease_as_yaml() {
           instance: container
           cpus: 1
           memory: 256Mi
+          isolation: core
+          cpuPartition: member
           workload:
             image: oci://bulkhead.site/demo:latest
             args:

@@ -38,7 +38,7 @@ fn waiting_in_vain_ends_with_what_is_still_there() {
     assert_eq!(
         said.err,
         "error: lease demo/hello is not gone after 30 ms: Releasing\n  \
-         help: bulkhead describe lease demo/hello\n"
+         help: bulkhead explain lease demo/hello\n"
     );
 }
 
@@ -101,7 +101,7 @@ fn a_lease_that_will_never_run_is_not_waited_for() {
     assert_eq!(
         scene.run(&wait).failed(1),
         "error: lease demo/hello will not be running: Releasing, its deletion was asked for\n  \
-         help: bulkhead describe lease demo/hello\n"
+         help: bulkhead explain lease demo/hello\n"
     );
     scene.registry.fleet().remove("/v1/tenants/demo/leases/hello");
     assert!(scene.run(&wait).failed(1).contains("will not be running: it is not there"));

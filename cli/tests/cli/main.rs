@@ -7,8 +7,10 @@
 
 mod apply;
 mod delete;
+mod explain;
 mod get;
 mod isolation;
+mod ledger;
 mod login;
 mod logs;
 mod manual;
@@ -19,3 +21,4 @@ mod registry;
 mod scene;
 mod supervisor;
 mod watch;
+mod way_out;

@@ -36,6 +36,7 @@ fn the_manual_shows_what_is_printed() {
     let receipts = receipts::chain(&fleet);
     scene.file("receipts.json", &serde_json::to_string(&receipts).unwrap());
     let _supervisor = supervisor::start(&socket, &statements, &receipts);
+    let _other = crate::ledger::start(&scene.dir.path().join("other.sock"));
     expect_file!["../../../docs/cli.md"].assert_eq(&rerun(page, &scene));
 }
 
@@ -68,7 +69,22 @@ fn output(command: &str, scene: &Scene) -> String {
     });
     let mut arguments: Vec<String> = arguments.collect();
     if command.starts_with("host ") {
-        arguments.extend(["--socket".to_owned(), scene.path("supervisor.sock")]);
+        // The page tells of the ledger by a host that has something in quarantine.
+        let kept = ["host ledger", "host quarantine"].iter().any(|verb| command.starts_with(verb));
+        let socket = if kept { "other.sock" } else { "supervisor.sock" };
+        arguments.extend(["--socket".to_owned(), scene.path(socket)]);
+    }
+    if command.starts_with("explain ") {
+        // The page tells of a lease that waits only here.
+        scene.registry.fleet().put(crate::explain::stuck());
+        scene.registry.fleet().put(crate::explain::troubled_host());
+    }
+    let quoted = arguments.iter().position(|word| word.starts_with('"'));
+    if let Some(at) = quoted {
+        let words = arguments.split_off(at);
+        let end = words.iter().position(|word| word.ends_with('"')).unwrap();
+        arguments.push(words[..=end].join(" ").trim_matches('"').to_owned());
+        arguments.extend_from_slice(&words[end + 1..]);
     }
     if command.starts_with("join-ticket") && command.contains(" -o ") {
         let file = arguments.pop().unwrap();

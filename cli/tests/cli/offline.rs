@@ -107,7 +107,7 @@ fn help_is_for_standard_output_and_names_every_verb() {
           host         Ask the supervisor of this very host
           verify       Check isolation statements or receipts in a file with the fleet CA alone
           join-ticket  Make a one-time secret with which a site joins the fleet
-          explain      Explain a kind or one of its fields
+          explain      Explain why an object is as it is, where a lease would fit, or what a field means
           completion   Print the completion script of a shell
           version      Print the version
 

@@ -14,6 +14,7 @@ use axum::serve::Listener;
 use bulkhead_api::document::{
     ApiError, Document, HostShortage, Lease, WatchEvent, WatchKind, from_json,
 };
+use bulkhead_api::fit::Fit;
 use bulkhead_api::lease::{Holding, LeasePhase, LeaseStatus};
 use futures_util::stream;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -73,6 +74,11 @@ impl Registry {
         Self { url, ca, fleet, _runtime: runtime }
     }
 
+    /// The fleet for somebody who outlives a borrow.
+    pub(crate) fn share(&self) -> Arc<Mutex<Fleet>> {
+        Arc::clone(&self.fleet)
+    }
+
     pub(crate) fn fleet(&self) -> MutexGuard<'_, Fleet> {
         self.fleet.lock().unwrap()
     }
@@ -122,6 +128,7 @@ impl Fleet {
         match (method.as_str(), parts.as_slice()) {
             ("GET", [plural]) => self.list(plural, query),
             ("GET", ["tenants", _, "leases", _, "log"]) => self.log(path, query),
+            ("POST", ["fit"]) => self.fit(body),
             ("POST", ["sites", _, "join-tickets"]) => {
                 let ticket =
                     json!({ "ticket": "c0ffee", "expires": "2026-03-01T13:00:00.605827977Z" });
@@ -190,6 +197,28 @@ impl Fleet {
         let reply = serde_json::to_value(&document).unwrap();
         self.store(document);
         json_reply(if created { StatusCode::CREATED } else { StatusCode::OK }, &reply)
+    }
+
+    /// Each host has room for as many cores as its capacity says.
+    fn fit(&self, body: &[u8]) -> Response {
+        let Document::Lease(lease) = from_json(body).unwrap() else { panic!("{body:?}") };
+        let host = |document: &Document| match document {
+            Document::Host(host) => Some(host.clone()),
+            _ => None,
+        };
+        let hosts = self.objects.values().filter_map(host).map(|host| {
+            let (free, want) = (host.status.capacity.unwrap().cores_free, lease.spec.cpus);
+            let short = format!("cpus: {want} cores wanted, {free} free of {CORES}");
+            let short = if want > free { vec![short] } else { Vec::new() };
+            HostShortage { host: host.metadata.name, short }
+        });
+        let hosts: Vec<HostShortage> = hosts.collect();
+        let placed = match self.objects.get(&path(&Document::Lease(lease))) {
+            Some(Document::Lease(there)) => there.status.as_ref().and_then(|s| s.host.clone()),
+            _ => None,
+        };
+        let host = hosts.iter().find(|host| host.short.is_empty()).map(|host| host.host.clone());
+        json_reply(StatusCode::OK, &serde_json::to_value(Fit { host, placed, hosts }).unwrap())
     }
 
     fn delete(&mut self, path: &str) -> Response {

@@ -31,10 +31,13 @@ pub(crate) fn start(
           "detail": "Ready True Observed" },
         { "seq": 2, "at": "2026-03-01T11:59:00Z", "what": "Phase", "object": "lease demo/hello",
           "detail": "Running" },
+        { "seq": 3, "at": "2026-03-01T11:59:30Z", "what": "Drift", "object": "lease demo/hello",
+          "detail": "memory.max is max, wanted 256Mi: set again; it was right at 2026-03-01T11:59:00Z" },
     ]);
     let router = Router::new()
         .route("/v1/host", get(async || status().to_string()))
         .route("/v1/events", get(async move || events.to_string()))
+        .merge(crate::ledger::routes())
         .merge(isolation::routes(statements))
         .merge(receipts::routes(receipts));
     let guard = runtime.enter();
@@ -97,6 +100,7 @@ fn a_host_tells_what_happened() {
         AGE   WHAT       OBJECT            DETAIL
         5m0s  Condition  host              Ready True Observed
         60s   Phase      lease demo/hello  Running
+        30s   Drift      lease demo/hello  memory.max is max, wanted 256Mi: set again; it was right at 2026-03-01T11:59:00Z
     "#]]
     .assert_eq(&ask(&["host", "events"]).ok());
 }
