@@ -161,7 +161,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Switches a server on. Its console, disks and sockets are in `dir`, which is made.
+    /// Switches a server on. Its console, disks and sockets are in `dir`, which is made. A disk that is there already is
+    /// the server's own, with what was written to it before.
     ///
     /// # Errors
     /// A part is missing, or QEMU does not start: then with what it said.
@@ -172,7 +173,9 @@ impl Vm {
         lifetime: Lifetime,
     ) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-        if let Some(gib) = config.disk_gib {
+        if let Some(gib) = config.disk_gib
+            && !dir.join("disk.qcow2").exists()
+        {
             qcow2::create_blank(&dir.join("disk.qcow2"), u64::from(gib) << 30)?;
         }
         if config.snapshots {

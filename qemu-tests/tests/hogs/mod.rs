@@ -19,19 +19,19 @@ use serde_json::json;
 const PAIRS: usize = 7;
 const WINDOW: Duration = Duration::from_secs(4);
 /// Throughput beside a neighbour, as a share of that without.
-pub const AT_LEAST: f64 = 0.95;
+pub(crate) const AT_LEAST: f64 = 0.95;
 /// On the same core it falls below this, else the measurement could not see a hog.
-pub const FELT: f64 = 0.80;
+pub(crate) const FELT: f64 = 0.80;
 
 /// Rounds of the loop of `probe count` so far.
-pub fn count(guest: &mut Guest, pid: u32) -> Result<u64> {
+pub(crate) fn count(guest: &mut Guest, pid: u32) -> Result<u64> {
     let file = format!("/proc/{pid}/root/dev/shm/count");
     let text = guest.run(&format!("od -An -N8 -t u8 {file}"))?;
     text.trim().parse().with_context(|| format!("read {file}: {text}"))
 }
 
 /// The control group of a lease's slice.
-pub fn slice(guest: &mut Guest, lease: &Lease) -> Result<String> {
+pub(crate) fn slice(guest: &mut Guest, lease: &Lease) -> Result<String> {
     let name = format!("{}.{}.slice", lease.metadata.tenant, lease.metadata.name);
     let name = name.replace('-', "\\\\x2d");
     guest.run(&format!("find /sys/fs/cgroup/tenant.slice -type d -name '*{name}' | head -n1"))
@@ -39,13 +39,13 @@ pub fn slice(guest: &mut Guest, lease: &Lease) -> Result<String> {
 
 /// What was measured.
 #[derive(Debug)]
-pub struct Rates {
+pub(crate) struct Rates {
     /// Beside the neighbour, over without it.
-    pub neighbour: f64,
+    pub(crate) neighbour: f64,
     /// The same for two windows without any: what the measurement itself is off by.
-    pub noise: f64,
+    pub(crate) noise: f64,
     /// With a hog on the victim's own core, over without it: the guard is missing.
-    pub same_core: f64,
+    pub(crate) same_core: f64,
 }
 
 impl fmt::Display for Rates {
@@ -101,7 +101,12 @@ impl Meter {
 }
 
 /// Measures the victim beside a lease that hogs, alone, and beside a hog on its own core.
-pub fn measure(host: &mut Resumed, victim: &Lease, hog: &Lease, program: &str) -> Result<Rates> {
+pub(crate) fn measure(
+    host: &mut Resumed,
+    victim: &Lease,
+    hog: &Lease,
+    program: &str,
+) -> Result<Rates> {
     let status = victim.status.as_ref().context("the victim's status")?;
     let pid = status.pid.context("the victim's process")?;
     let holding = status.holding.as_ref().context("what the victim holds")?;

@@ -18,7 +18,7 @@ const PROGRAM: &str = "/bin/probe";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the program and puts it into the site's store as `probe:latest`.
-pub fn publish() -> Result<()> {
+pub(crate) fn publish() -> Result<()> {
     let workspace = Workspace::find()?;
     let target = workspace.target.join("probe-target");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -41,7 +41,7 @@ pub fn publish() -> Result<()> {
 }
 
 /// A lease of one core that runs the probe with these arguments, once.
-pub fn lease(tenant: &str, name: &str, memory: &str, arguments: &[&str]) -> Value {
+pub(crate) fn lease(tenant: &str, name: &str, memory: &str, arguments: &[&str]) -> Value {
     json!({
         "apiVersion": API_VERSION,
         "kind": "Lease",
@@ -60,32 +60,32 @@ pub fn lease(tenant: &str, name: &str, memory: &str, arguments: &[&str]) -> Valu
 }
 
 /// `TENANT/LEASE`.
-pub fn id(text: &str) -> Result<LeaseId> {
+pub(crate) fn id(text: &str) -> Result<LeaseId> {
     let (tenant, name) = text.split_once('/').context("an id without a slash")?;
     Ok(LeaseId { tenant: tenant.parse()?, name: name.parse()? })
 }
 
 /// The directory of a lease on its host.
-pub fn folder(id: &LeaseId) -> String {
+pub(crate) fn folder(id: &LeaseId) -> String {
     format!("/var/lib/bulkhead/leases/{}/{}", id.tenant, id.name)
 }
 
 /// The probe's program on the host, for those who run it without a lease.
-pub fn program(id: &LeaseId) -> String {
+pub(crate) fn program(id: &LeaseId) -> String {
     format!("{}/rootfs{PROGRAM}", folder(id))
 }
 
 /// What a probe said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub(crate) struct Said {
     /// Whether any attempt got through.
-    pub succeeded: bool,
+    pub(crate) succeeded: bool,
     /// Which, or why none.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 /// The reports in a text, by name of the probe.
-pub fn reports(text: &str) -> BTreeMap<String, Said> {
+pub(crate) fn reports(text: &str) -> BTreeMap<String, Said> {
     let read = |line: &str| {
         let mut words = line.strip_prefix("PROBE ")?.splitn(3, ' ');
         let (name, result) = (words.next()?, words.next()?);
@@ -101,7 +101,12 @@ pub fn reports(text: &str) -> BTreeMap<String, Said> {
 }
 
 /// Waits until a lease's console says `word`, and gives all of it.
-pub fn console(guest: &mut Guest, id: &LeaseId, word: &str, limit: Duration) -> Result<String> {
+pub(crate) fn console(
+    guest: &mut Guest,
+    id: &LeaseId,
+    word: &str,
+    limit: Duration,
+) -> Result<String> {
     let log = format!("{}/console.log", folder(id));
     let mut last = String::new();
     let found = until(&format!("{word:?} on the console of {id}"), limit, || {
@@ -112,7 +117,7 @@ pub fn console(guest: &mut Guest, id: &LeaseId, word: &str, limit: Duration) -> 
 }
 
 /// Runs the probe on the host itself, `before` in front of it, and gives its report.
-pub fn outside(guest: &mut Guest, before: &str, program: &str, name: &str) -> Result<Said> {
+pub(crate) fn outside(guest: &mut Guest, before: &str, program: &str, name: &str) -> Result<Said> {
     let answer = guest.ask(&format!("{before} {program} {name}"))?;
     let said = reports(&answer.text).into_values().next();
     ensure!(answer.status == 0, "probe {name}: status {}: {}", answer.status, answer.text);

@@ -71,7 +71,7 @@ fn written_and_left(scene: &Scene<'_>, vm: &Vm, guest: &mut Guest) -> Result<([u
 }
 
 /// With the guard nothing is left, and without it all of it may be.
-pub fn test() -> Result<()> {
+pub(crate) fn test() -> Result<()> {
     scene("remains", |scene, host| {
         let ([before, after], digits) = written_and_left(scene, &host.vm, &mut host.guest)?;
         ensure!(before > (48 << 20) / 32, "the search does not find what is there: {before}");
