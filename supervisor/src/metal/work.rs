@@ -129,10 +129,27 @@ fn erase_disk(means: Means<'_>, lease: &LeaseId, disk: &Disk) -> Result<(), Work
     let mut seed = [0; 8];
     SystemRandom::new().fill(&mut seed).map_err(|_| WorkError::Random)?;
     let started = Timestamp::now();
+    leave_disks(means.paths)?;
     info!(disk = disk.name, serial = disk.serial, size = %disk.size, %lease, "disk is erased");
     let erased = erase(&means.paths.root.join("dev").join(&disk.name), u64::from_le_bytes(seed))?;
     let resource = Resource::Disk { id: disk_name(disk).to_owned() };
     append(means, lease, resource, erased, started)
+}
+
+/// Where the site forgot to say at boot that a tenant had the disks, the host's state was taken from one of them: it
+/// is left now, so that nothing stands on a disk that is erased.
+fn leave_disks(paths: &Paths) -> Result<(), ClassError> {
+    if paths.state == paths.run {
+        return Ok(());
+    }
+    match nix::mount::umount(&paths.state) {
+        // EINVAL: nothing is mounted there (umount(2)).
+        Ok(()) | Err(nix::Error::EINVAL) => Ok(()),
+        Err(errno) => {
+            let path = paths.state.clone();
+            Err(ClassError::Files { doing: "unmount", path, source: errno.into() })
+        }
+    }
 }
 
 /// The tenant's system is gone with its boot: what runs is our image, in memory that its kernel zeroed as it took it.

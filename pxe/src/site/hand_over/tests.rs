@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::super::{Artefact, EnrolmentResult, State};
 use super::*;
+use crate::client::ClientKind;
 use crate::policy::Door;
 use crate::samples::{
     FIRST, SERVER, at, auto, http_boot, key, list, mac, pxe, secret, site, stage1,
@@ -147,9 +148,8 @@ fn a_machine_that_may_not_boot_is_not_handed_over_and_one_that_may_not_any_more_
 /// What can happen to a site, in any order.
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    HttpBoot,
-    Pxe,
-    Stage1,
+    /// Somebody asks by DHCP.
+    Boot(ClientKind),
     /// An old or new ticket is shown for our image and for an enrolment.
     Tickets,
     HandOver,
@@ -161,9 +161,9 @@ enum Event {
 
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        Just(Event::HttpBoot),
-        Just(Event::Pxe),
-        Just(Event::Stage1),
+        Just(Event::Boot(ClientKind::HttpBoot)),
+        Just(Event::Boot(ClientKind::Pxe)),
+        Just(Event::Boot(ClientKind::Stage1)),
         Just(Event::Tickets),
         Just(Event::HandOver),
         any::<bool>().prop_map(Event::Spec),
@@ -182,16 +182,16 @@ proptest! {
         for (step, event) in (1_u8..).zip(events) {
             let now = at(10 + i64::from(step) * 60);
             match event {
-                Event::HttpBoot | Event::Pxe | Event::Stage1 => {
-                    let request = match event {
-                        Event::HttpBoot => http_boot(1, ClientMessage::Discover),
-                        Event::Pxe => pxe(1, ClientMessage::Discover),
-                        _ => stage1(1, ClientMessage::Discover),
+                Event::Boot(client) => {
+                    let request = match client {
+                        ClientKind::HttpBoot => http_boot(1, ClientMessage::Discover),
+                        ClientKind::Pxe => pxe(1, ClientMessage::Discover),
+                        ClientKind::Stage1 => stage1(1, ClientMessage::Discover),
                     };
                     let request = Request { xid: u32::from(step) << 8, ..request };
                     let reply = dhcp(&mut site, &request, step, now);
                     prop_assert!(!held || ticket(&reply).is_none(), "{:?}", reply.boot_file);
-                    prop_assert_eq!(reply.boot_file.contains(SHA), held && !matches!(event, Event::Stage1));
+                    prop_assert_eq!(reply.boot_file.contains(SHA), held && client != ClientKind::Stage1);
                     prop_assert!(!held || site.is_void(key(1)));
                     tickets.extend(ticket(&reply));
                 }
