@@ -103,6 +103,7 @@ impl Clock {
 
 /// What an offer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "made once a spec and taken apart at once")]
 pub enum Offer {
     /// To be kept and applied.
     New(Accepted),
