@@ -1,9 +1,5 @@
 //! Receipts and statements as hosts sign them: what is believed, and everything that is not.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "in a test a panic is the report"
-)]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![cfg(feature = "sign")]
 
 use std::collections::BTreeSet;

@@ -48,7 +48,11 @@ impl Cpu {
         let tenants = cgroup::tenants(&self.root);
         let mut with = Vec::new();
         for name in text::names(&tenants)? {
-            let path = tenants.join(&name).join("cpuset.cpus.effective");
+            let group = tenants.join(&name);
+            if !group.is_dir() {
+                continue;
+            }
+            let path = group.join("cpuset.cpus.effective");
             let Some(list) = text::read_if_there(&path)? else { continue };
             let set = cpulist::parse(&list).ok_or_else(|| text::odd(&path, "CPUs", &list))?;
             let common: BTreeSet<u32> = set.intersection(cpus).copied().collect();
@@ -212,6 +216,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let file = "sys/fs/cgroup/tenant.slice/tenant-other.b.slice/cpuset.cpus.effective";
         write(root.path(), file, "0,4-5\n");
+        // Beside the groups are the files of the slice above them.
+        write(root.path(), "sys/fs/cgroup/tenant.slice/cgroup.controllers", "cpuset memory\n");
         let class = Cpu::new(root.path().to_owned());
         let error = erase(&class, &[0]).unwrap_err().to_string();
         assert_eq!(error, "see that no lease has CPUs 0: tenant-other.b.slice has CPUs 0");

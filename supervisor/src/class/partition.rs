@@ -85,10 +85,14 @@ pub fn observe(root: &Path, lease: &LeaseId) -> Result<Partition, ClassError> {
 /// # Errors
 /// It cannot be read.
 pub fn is(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<bool, ClassError> {
-    let seen = observe(root, lease)?;
+    let (seen, group) = (observe(root, lease)?, group(root, lease));
+    let named = set_of(&group.join(EXCLUSIVE))?;
     Ok(match wanted {
-        CpuPartition::Member => seen == Partition::Member,
-        CpuPartition::Isolated => seen == Partition::Isolated,
+        CpuPartition::Member => seen == Partition::Member && named.is_empty(),
+        CpuPartition::Isolated => {
+            // The CPUs of a partition are those that it names, whatever its set of CPUs becomes later.
+            seen == Partition::Isolated && named == set_of(&group.join("cpuset.cpus"))?
+        }
     })
 }
 
@@ -99,15 +103,15 @@ pub fn is(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<bool, Cl
 /// [`ClassError::ReadBack`] where the kernel says that it cannot be.
 pub fn set(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<(), ClassError> {
     let group = group(root, lease);
+    if is(root, lease, wanted)? {
+        return Ok(());
+    }
     let cpus = match wanted {
         CpuPartition::Member => BTreeSet::new(),
         CpuPartition::Isolated => set_of(&group.join("cpuset.cpus"))?,
     };
     match wanted {
         CpuPartition::Member => {
-            if is(root, lease, wanted)? && set_of(&group.join(EXCLUSIVE))?.is_empty() {
-                return Ok(());
-            }
             text::write(&group.join(PARTITION), "member")?;
             exclude(&group, &cpus)?;
             exclude(&cgroup::tenants(root), &exclusive(root, None)?)?;
@@ -117,9 +121,6 @@ pub fn set(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<(), Cla
                 let doing = format!("make a partition of {}", group.display());
                 let why = "its control group has no CPUs of its own".to_owned();
                 return Err(ClassError::Refused { doing, why });
-            }
-            if is(root, lease, wanted)? && set_of(&group.join(EXCLUSIVE))? == cpus {
-                return Ok(());
             }
             // From the top down: a group can only name what the one above names.
             let mut all = exclusive(root, Some(&group))?;
@@ -216,8 +217,12 @@ mod tests {
         assert_eq!(host.read("tenant-acme.b.slice/cpuset.cpus.exclusive"), "6-7");
         assert!(is(host.0.path(), &id("b"), CpuPartition::Isolated).unwrap());
         set("b", CpuPartition::Isolated).unwrap();
+        host.write("tenant-acme.b.slice/cpuset.cpus", "6\n");
+        assert!(!is(host.0.path(), &id("b"), CpuPartition::Isolated).unwrap());
+        set("b", CpuPartition::Isolated).unwrap();
+        assert_eq!(host.read("cpuset.cpus.exclusive"), "2-3,6");
         set("a", CpuPartition::Member).unwrap();
-        assert_eq!(host.read("cpuset.cpus.exclusive"), "6-7");
+        assert_eq!(host.read("cpuset.cpus.exclusive"), "6");
         assert_eq!(host.read("tenant-acme.a.slice/cpuset.cpus.partition"), "member");
         set("a", CpuPartition::Member).unwrap();
     }

@@ -151,13 +151,18 @@ pub(super) fn invalidate_keyrings(user: u32) -> io::Result<()> {
     let work = move || -> Result<(), Errno> {
         // SAFETY: three numbers. The raw call changes this thread alone, as credentials are a thread's in Linux.
         Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
-        for ring in [libc::KEY_SPEC_USER_SESSION_KEYRING, libc::KEY_SPEC_USER_KEYRING] {
+        let id = |ring: i32| {
             // SAFETY: numbers alone.
             let id =
                 unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, ring, 0) };
-            let id = Errno::result(id)?;
+            Errno::result(id)
+        };
+        // Both numbers first: neither keyring can be named once one of them is invalid.
+        let rings = [id(libc::KEY_SPEC_USER_SESSION_KEYRING)?, id(libc::KEY_SPEC_USER_KEYRING)?];
+        for ring in rings {
             // SAFETY: numbers alone.
-            Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_INVALIDATE, id) })?;
+            let done = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_INVALIDATE, ring) };
+            Errno::result(done)?;
         }
         Ok(())
     };

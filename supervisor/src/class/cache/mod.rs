@@ -81,16 +81,13 @@ impl Cache {
 
     /// Writes to a file of a group; the kernel says more of a refusal in a file of its own.
     fn write(&self, path: &Path, text: &str) -> Result<(), ClassError> {
-        text::write(path, text).map_err(|error| {
-            let status = text::read(&self.top().join("info/last_cmd_status")).unwrap_or_default();
-            match error {
-                ClassError::Files { source, .. } if !matches!(status.as_str(), "" | "ok") => {
-                    let doing = format!("write {:?} to {}", text.trim(), path.display());
-                    ClassError::Refused { doing, why: format!("{status}: {source}") }
-                }
-                other => other,
-            }
-        })
+        let Err(source) = fs::write(path, text) else { return Ok(()) };
+        let status = text::read(&self.top().join("info/last_cmd_status")).unwrap_or_default();
+        if matches!(status.as_str(), "" | "ok") {
+            return Err(text::failed("write", path)(source));
+        }
+        let doing = format!("write {:?} to {}", text.trim(), path.display());
+        Err(ClassError::Refused { doing, why: format!("{status}: {source}") })
     }
 
     /// Sets the default group's ways and reads them back.
@@ -130,10 +127,10 @@ fn read_back(path: &Path, found: &Schemata, wanted: &Schemata) -> Result<(), Cla
 }
 
 fn ways(order: &Order) -> Result<&[CacheWays], ClassError> {
-    match &order.resource {
-        Resource::Cache { ways } => Ok(ways),
-        other => Err(super::other(other)),
+    if let Resource::Cache { ways } = &order.resource {
+        return Ok(ways);
     }
+    Err(super::other(&order.resource))
 }
 
 impl Class for Cache {

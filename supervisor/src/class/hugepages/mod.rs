@@ -53,12 +53,10 @@ impl Hugepages {
     }
 
     fn held(order: &Order) -> Result<HeldHugepages, ClassError> {
-        match &order.resource {
-            Resource::Hugepages { page_size, pages } => {
-                Ok(HeldHugepages { page_size: *page_size, pages: pages.clone() })
-            }
-            other => Err(super::other(other)),
+        if let Resource::Hugepages { page_size, pages } = &order.resource {
+            return Ok(HeldHugepages { page_size: *page_size, pages: pages.clone() });
         }
+        Err(super::other(&order.resource))
     }
 
     /// Shrinks or grows a pool to its target; an error where it is not there then.
@@ -138,32 +136,31 @@ impl Class for Hugepages {
             ..Erased::default()
         };
         let known = given.of(&order.lease, size).is_some();
-        for NodePages { node, pages } in &pages {
-            // Cut after the pool shrank, or never given: then there are none of its pages to look at any more.
-            let there = pool::total(&self.root, *node, size)? >= given.target(size, *node);
-            if known && there {
-                let free = pool::free(&self.root, *node, size)?;
-                if free < *pages {
-                    return Err(ClassError::Refused {
-                        doing: format!("take back {pages} huge pages of {size} on node {node}"),
-                        why: format!("{free} are free: somebody still has the others"),
-                    });
-                }
-                erased.evidence.extend((self.examine)(*node, size, *pages)?);
-            }
-        }
         given.take(&order.lease, size);
+        for NodePages { node, pages } in &pages {
+            let total = pool::total(&self.root, *node, size)?;
+            let rest = if known { given.target(size, *node) } else { total };
+            // What is beyond the host's own and the other leases'. None where it was cut after the pool shrank.
+            let left = total.saturating_sub(rest).min(*pages);
+            let free = pool::free(&self.root, *node, size)?;
+            if free < left {
+                return Err(ClassError::Refused {
+                    doing: format!("take back {left} huge pages of {size} on node {node}"),
+                    why: format!("{free} are free: somebody still has the others"),
+                });
+            }
+            erased.evidence.extend((self.examine)(*node, size, left)?);
+        }
         for NodePages { node, .. } in &pages {
-            let target = given.target(size, *node);
             let total = if known {
                 self.settle(&given, size, *node)?
             } else {
                 pool::total(&self.root, *node, size)?
             };
-            if known && total != target {
+            if known && total != given.target(size, *node) {
                 return Err(ClassError::Refused {
                     doing: format!("give huge pages of {size} on node {node} back to the kernel"),
-                    why: format!("{total} are left, not {target}"),
+                    why: format!("{total} are left, not {}", given.target(size, *node)),
                 });
             }
             let what = format!("huge pages of {size} on node {node} with those of the lease gone");

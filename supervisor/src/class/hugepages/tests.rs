@@ -19,7 +19,8 @@ impl Host {
         let class = Hugepages {
             examine: |node, size, pages| {
                 let what = format!("{pages} of {size} of node {node}");
-                Ok(vec![Evidence { what, found: "all zero".to_owned() }])
+                let line = Evidence { what, found: "all zero".to_owned() };
+                Ok((pages > 0).then_some(line).into_iter().collect())
             },
             ..Hugepages::new(&Paths::below(dir.path()))
         };

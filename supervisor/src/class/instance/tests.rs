@@ -53,13 +53,10 @@ impl Host {
 
     /// What is left, told as something to try again.
     fn left(&self) -> String {
-        match self.erase().unwrap_err() {
-            ClassError::Refused { doing, why } => {
-                assert_eq!(doing, "see that nothing of lease acme/a is left");
-                why
-            }
-            other => panic!("{other}"),
-        }
+        let error = self.erase().unwrap_err();
+        let ClassError::Refused { doing, why } = error else { panic!("{error}") };
+        assert_eq!(doing, "see that nothing of lease acme/a is left");
+        why
     }
 }
 

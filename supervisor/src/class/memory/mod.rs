@@ -72,17 +72,15 @@ impl Class for Memory {
         let mut erased = Erased::default();
         let zeroing = zeroing::observe(&self.root)?;
         if !zeroing.on_free {
-            weaker(order, &mut erased, zeroing_is_off(&zeroing))?;
+            weaker(order, &mut erased, &zeroing_is_off(&zeroing))?;
         }
-        let told = [("init_on_alloc", zeroing.on_alloc), ("init_on_free", zeroing.on_free)];
+        let told = [("init_on_alloc", zeroing.on_alloc), ("init_on_free", Some(zeroing.on_free))];
         for (what, on) in told {
             let what = format!("{what}, as {} says", zeroing.said_by);
-            erased
-                .evidence
-                .push(Evidence { what, found: if on { "on" } else { "off" }.to_owned() });
+            erased.evidence.extend(on.map(|on| Evidence { what, found: on_or_off(on).to_owned() }));
         }
         if erased.weaker.is_some() {
-            if !zeroing.on_alloc {
+            if zeroing.on_alloc != Some(true) {
                 return Err(zeroing_is_off(&zeroing));
             }
             erased.methods.push("zeroOnAlloc".to_owned());
@@ -96,7 +94,7 @@ impl Class for Memory {
                 Err(error) => {
                     let what = format!("frames of node {node} after free, by content");
                     let found = format!("not read: {}", bulkhead_api::chain::Chain(&error));
-                    weaker(order, &mut erased, error)?;
+                    weaker(order, &mut erased, &error)?;
                     erased.evidence.push(Evidence { what, found });
                 }
             }
@@ -105,22 +103,25 @@ impl Class for Memory {
     }
 }
 
+const fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
 fn zeroing_is_off(zeroing: &Zeroing) -> ClassError {
-    let on = |on| if on { "on" } else { "off" };
     ClassError::Refused {
         doing: "see that the kernel zeroes freed memory".to_owned(),
         why: format!(
             "{} has init_on_free {} and init_on_alloc {}: boot an image with init_on_free=1 init_on_alloc=1",
             zeroing.said_by,
-            on(zeroing.on_free),
-            on(zeroing.on_alloc)
+            on_or_off(zeroing.on_free),
+            zeroing.on_alloc.map_or("not told", on_or_off)
         ),
     }
 }
 
 /// Lets a failure pass where the site's policy does; its way out is told otherwise.
-fn weaker(order: &Order, erased: &mut Erased, error: ClassError) -> Result<(), ClassError> {
-    let why = bulkhead_api::chain::Chain(&error).to_string();
+fn weaker(order: &Order, erased: &mut Erased, error: &ClassError) -> Result<(), ClassError> {
+    let why = bulkhead_api::chain::Chain(error).to_string();
     if !order.weaker_erase {
         let way_out = format!("{why}; or let the site's policy accept a weaker erase of memory");
         let doing = "sanitise memory".to_owned();

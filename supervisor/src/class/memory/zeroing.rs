@@ -17,8 +17,8 @@ const MOST_RECORDS: usize = 1 << 17;
 /// What is known, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Zeroing {
-    /// Pages are zeroed when they are given out.
-    pub(super) on_alloc: bool,
+    /// Pages are zeroed when they are given out; absent where that is not said.
+    pub(super) on_alloc: Option<bool>,
     /// Pages are zeroed when they are given back.
     pub(super) on_free: bool,
     /// Who says so.
@@ -37,26 +37,28 @@ pub(super) fn logged(line: &str) -> Option<Zeroing> {
         }
     };
     let (on_alloc, on_free) = (on("heap alloc:")?, on("heap free:")?);
-    Some(Zeroing { on_alloc, on_free, said_by: "the kernel's log" })
+    Some(Zeroing { on_alloc: Some(on_alloc), on_free, said_by: "the kernel's log" })
 }
 
 /// What a kernel without defaults of its own does with that command line.
 pub(super) fn asked(cmdline: &str) -> Zeroing {
-    // The last one counts; values as `kstrtobool` reads them.
+    // The last one counts.
     let on = |key: &str| {
-        let values =
-            cmdline.split_whitespace().filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        values.last().is_some_and(|value| {
-            value.starts_with(['1', 'y', 'Y', 't', 'T'])
-                || value.starts_with("on")
-                || value.starts_with("ON")
-        })
+        let word = |word: &str| word.strip_prefix(key)?.strip_prefix('=').map(truth);
+        cmdline.split_whitespace().filter_map(word).next_back()
     };
     Zeroing {
         on_alloc: on("init_on_alloc"),
-        on_free: on("init_on_free"),
+        // Not on by default in any kernel that Bulkhead's images have.
+        on_free: on("init_on_free").unwrap_or(false),
         said_by: "the kernel's command line",
     }
+}
+
+/// As `kstrtobool` reads it.
+fn truth(value: &str) -> bool {
+    let lower = value.to_ascii_lowercase();
+    lower.starts_with(['1', 'y', 't']) || lower.starts_with("on")
 }
 
 /// Asks the kernel's log, and where that no longer has the line or may not be read, the command line.
@@ -106,7 +108,7 @@ mod tests {
     #[test]
     fn the_log_says_both() {
         let zeroing = logged(LINE).unwrap();
-        assert!(zeroing.on_alloc && !zeroing.on_free);
+        assert!(zeroing.on_alloc == Some(true) && !zeroing.on_free);
         assert!(logged(&LINE.replace("free:off", "free:on")).unwrap().on_free);
         assert_eq!(logged("mem auto-init: clearing system memory may take some time..."), None);
         assert_eq!(logged("mem auto-init: stack:off, heap alloc:perhaps, heap free:on"), None);
@@ -115,15 +117,17 @@ mod tests {
     #[test]
     fn the_last_word_of_the_command_line_counts() {
         let both = |cmdline: &str| (asked(cmdline).on_alloc, asked(cmdline).on_free);
-        assert_eq!(both("quiet init_on_free=1 init_on_alloc=1"), (true, true));
+        assert_eq!(both("quiet init_on_free=1 init_on_alloc=1"), (Some(true), true));
+        assert_eq!(both("init_on_alloc=0"), (Some(false), false));
         assert_eq!(
             both("init_on_free=1 init_on_free=0 init_on_alloc=off init_on_alloc=on"),
-            (true, false)
+            (Some(true), false)
         );
         assert_eq!(
             both("xinit_on_free=1 init_on_freeze=1 init_on_free init_on_alloc="),
-            (false, false)
+            (Some(false), false)
         );
+        assert_eq!(both("quiet"), (None, false));
     }
 
     #[test]
