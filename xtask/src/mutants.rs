@@ -1,7 +1,7 @@
 //! Hand-made mutants: each breaks one law on purpose, and the tests of its crate must notice.
 //!
 //! ```text
-//!  CRATE/mutants/NAME.mutant ──► target/mutants (a copy of the workspace) with one change ──► cargo test
+//!  CRATE/mutants/NAME.mutant ──► a copy of the workspace with one change ──► cargo test
 //!  tests fail: killed       tests pass: a survivor, and the task fails
 //! ```
 //!
@@ -26,8 +26,11 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::phase::{Phase, command};
 
-/// Where mutants are built; the artifacts of other crates are shared with the workspace.
-const TREE: &str = "target/mutants";
+/// The copy.
+const TREE: &str = "target/mutants/tree";
+
+/// Where it is built, seen from there: whoever builds the workspace meanwhile need not wait.
+const BUILT: &str = "../built";
 
 /// Tests that take so much longer than without the mutant do not end: that too is noticed.
 const PATIENCE: u32 = 20;
@@ -58,19 +61,24 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
             .run(cargo_test(&package).env("RUST_BACKTRACE", "0"))?;
         bound.insert(package, started.elapsed() * PATIENCE + Duration::from_secs(60));
     }
-    let (count, mut survivors) = (mutants.len(), Vec::new());
+    let (count, mut left) = (mutants.len(), Vec::new());
     for mutant in mutants {
         let bound = bound.get(&mutant.package()?).copied().unwrap_or_default();
-        match mutant.test(bound)? {
-            Some(killer) => println!("{}: killed by {killer} ({})", mutant.name, mutant.breaks),
-            None => {
-                println!("{}: SURVIVES ({})", mutant.name, mutant.breaks);
-                survivors.push(mutant.name);
+        let (name, breaks) = (&mutant.name, &mutant.breaks);
+        match mutant.test(bound) {
+            Ok(Some(killer)) => println!("{name}: killed by {killer} ({breaks})"),
+            Ok(None) => {
+                println!("{name}: SURVIVES ({breaks})");
+                left.push(mutant.name);
+            }
+            Err(error) => {
+                println!("{name}: NOT TRIED ({breaks}): {error:#}");
+                left.push(mutant.name);
             }
         }
     }
-    if !survivors.is_empty() {
-        bail!("{} of {count} mutants survive: {}", survivors.len(), survivors.join(", "));
+    if !left.is_empty() {
+        bail!("{} of {count} mutants survive or were not tried: {}", left.len(), left.join(", "));
     }
     println!("mutants: all {count} killed");
     Ok(())
@@ -92,7 +100,7 @@ impl Mutant {
         let occurs = good.matches(&self.find).count();
         if occurs != 1 {
             let file = self.file.display();
-            bail!("mutant {}: its text occurs {occurs} times in {file}", self.name);
+            bail!("its text occurs {occurs} times in {file}");
         }
         fs::write(&target, good.replacen(&self.find, &self.put, 1))?;
         let killer = self.killer(bound);
@@ -106,7 +114,7 @@ impl Mutant {
         let built = build.args(["--quiet", "--no-run"]).stderr(Stdio::piped()).output()?;
         if !built.status.success() {
             let text = String::from_utf8_lossy(&built.stderr).into_owned();
-            bail!("mutant {} does not compile, which proves nothing:\n{text}", self.name);
+            bail!("it does not compile, which proves nothing:\n{text}");
         }
         let said = Path::new(TREE).join("said.txt");
         let mut tests = cargo_test(&package).stdout(fs::File::create(&said)?).spawn()?;
@@ -145,7 +153,7 @@ fn cargo_test(package: &str) -> Command {
     cargo
         .current_dir(TREE)
         .args(["test", "--lib", "--package", package])
-        .env("CARGO_TARGET_DIR", "..")
+        .env("CARGO_TARGET_DIR", BUILT)
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true")
         .env("PROPTEST_MAX_SHRINK_ITERS", "16")
         .env("RUST_BACKTRACE", "0")

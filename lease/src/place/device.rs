@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_api::inventory::Inventory;
+use bulkhead_api::inventory::{Inventory, PciFunction};
 use bulkhead_api::lease::HeldDevice;
 use bulkhead_api::resource::Resource;
 
@@ -43,10 +43,16 @@ fn whole_gpus(inventory: &Inventory) -> Vec<&str> {
 /// What a host offers when nothing is taken, in the order of kinds and addresses.
 #[must_use]
 pub fn offered(inventory: &Inventory) -> Vec<Offered> {
-    let functions: BTreeMap<&str, _> =
-        inventory.pci.iter().map(|function| (function.bdf.as_str(), function)).collect();
+    list(inventory, |_| true)
+}
+
+/// What a host offers of some kinds.
+fn list(inventory: &Inventory, wanted: impl Fn(&str) -> bool) -> Vec<Offered> {
+    let mut functions: Vec<&PciFunction> = inventory.pci.iter().collect();
+    functions.sort_by(|a, b| a.bdf.cmp(&b.bdf));
     let offer = |kind: &'static str, id: &str| {
-        let function = functions.get(id);
+        let at = functions.binary_search_by(|function| function.bdf.as_str().cmp(id));
+        let function = at.ok().and_then(|at| functions.get(at));
         Offered {
             kind,
             id: id.to_owned(),
@@ -56,6 +62,7 @@ pub fn offered(inventory: &Inventory) -> Vec<Offered> {
     };
     let mut all: Vec<Offered> = SOURCES
         .iter()
+        .filter(|(kind, _)| wanted(kind))
         .flat_map(|(kind, list)| list(inventory).into_iter().map(|id| offer(kind, id)))
         .collect();
     all.sort_by(|a, b| (a.kind, &a.id).cmp(&(b.kind, &b.id)));
@@ -91,8 +98,7 @@ impl<'r> Near<'r> {
         let gone: BTreeSet<&str> = held.chain(quarantined).collect();
         let of_gone = inventory.pci.iter().filter(|function| gone.contains(function.bdf.as_str()));
         let groups: BTreeSet<u32> = of_gone.filter_map(|function| function.iommu_group).collect();
-        near.free = offered(inventory);
-        near.free.retain(|device| near.wanted.contains_key(device.kind));
+        near.free = list(inventory, |kind| near.wanted.contains_key(kind));
         for &kind in near.wanted.keys() {
             let all = near.free.iter().filter(|device| device.kind == kind).count();
             near.offered.insert(kind, u32::try_from(all).unwrap_or(u32::MAX));

@@ -215,10 +215,10 @@ pub(super) struct Cpus(Vec<(u32, usize)>);
 
 impl Cpus {
     fn of(cores: &[&Core]) -> Self {
-        let cpus = |(at, core): (usize, &&Core)| -> Vec<(u32, usize)> {
-            core.cpus.iter().map(|&cpu| (cpu, at)).collect()
-        };
-        let mut list: Vec<(u32, usize)> = cores.iter().enumerate().flat_map(cpus).collect();
+        let mut list = Vec::with_capacity(cores.len().saturating_mul(2));
+        for (at, core) in cores.iter().enumerate() {
+            list.extend(core.cpus.iter().map(|&cpu| (cpu, at)));
+        }
         list.sort_unstable();
         Self(list)
     }

@@ -41,18 +41,18 @@ impl Reach {
 
     /// With all nodes of its sockets, and all sockets of its nodes: memory and cores of one socket are one.
     pub(super) fn widen(&mut self, spots: &[Spot<'_>]) {
-        let nodes_of_sockets: Vec<u32> = spots
-            .iter()
-            .filter(|spot| self.sockets.contains(&spot.core.socket))
-            .map(|spot| spot.core.node)
-            .collect();
-        let sockets_of_nodes: Vec<u32> = spots
-            .iter()
-            .filter(|spot| self.nodes.contains(&spot.core.node))
-            .map(|spot| spot.core.socket)
-            .collect();
-        self.nodes.extend(nodes_of_sockets);
-        self.sockets.extend(sockets_of_nodes);
+        let mut of_nodes = BTreeSet::new();
+        for Core { socket, node, .. } in spots.iter().map(|spot| spot.core) {
+            if self.nodes.contains(node) && !self.sockets.contains(socket) {
+                of_nodes.insert(*socket);
+            }
+        }
+        for Core { socket, node, .. } in spots.iter().map(|spot| spot.core) {
+            if self.sockets.contains(socket) && !self.nodes.contains(node) {
+                self.nodes.insert(*node);
+            }
+        }
+        self.sockets.extend(of_nodes);
     }
 
     /// Whether a core is, or may be, behind one of the caches.
