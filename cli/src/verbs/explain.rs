@@ -68,7 +68,9 @@ fn subject(args: &ExplainArgs) -> Result<Subject, VerbError> {
                 let problem = "a tenant waits for nothing: explain one of its leases";
                 return Err(misfit(problem).into());
             }
-            kind => Subject::Object(Target::parse(kind, name, args.tenant.as_deref())?),
+            kind @ (Kind::Site | Kind::Host | Kind::Lease) => {
+                Subject::Object(Target::parse(kind, name, args.tenant.as_deref())?)
+            }
         },
     };
     let object = matches!(subject, Subject::Object(_));

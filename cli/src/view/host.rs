@@ -60,13 +60,15 @@ fn pool_free(status: &HostStatus, pool: &str, size: Bytes) -> Bytes {
     let holdings = status.leases.iter().filter_map(|lease| lease.status.holding.as_ref());
     let held = holdings.flat_map(Holding::resources);
     let all = held.chain(status.quarantine.iter().map(|kept| kept.resource.clone()));
-    let taken: u64 = all
-        .filter_map(|resource| match resource {
-            Resource::Volume { pool: of, extents, .. } if of == pool => Some(extents),
-            _ => None,
-        })
-        .flatten()
-        .fold(0, |sum, extent| sum.saturating_add(extent.length));
+    let of_pool = |resource: Resource| {
+        if let Resource::Volume { pool: of, extents, .. } = resource
+            && of == pool
+        {
+            return extents;
+        }
+        Vec::new()
+    };
+    let taken: u64 = all.flat_map(of_pool).fold(0, |sum, extent| sum.saturating_add(extent.length));
     Bytes::new(size.get().saturating_sub(taken))
 }
 

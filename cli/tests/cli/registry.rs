@@ -202,9 +202,9 @@ impl Fleet {
     /// Each host has room for as many cores as its capacity says.
     fn fit(&self, body: &[u8]) -> Response {
         let Document::Lease(lease) = from_json(body).unwrap() else { panic!("{body:?}") };
-        let host = |document: &Document| match document {
-            Document::Host(host) => Some(host.clone()),
-            _ => None,
+        let host = |document: &Document| {
+            let Document::Host(host) = document else { return None };
+            Some(host.clone())
         };
         let hosts = self.objects.values().filter_map(host).map(|host| {
             let (free, want) = (host.status.capacity.unwrap().cores_free, lease.spec.cpus);

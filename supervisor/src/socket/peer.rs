@@ -1,5 +1,6 @@
 //! Who asks.
 
+use axum::body::to_bytes;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
@@ -7,8 +8,12 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
+use tracing::debug;
 
 use super::reply::{Refused, refused};
+
+/// Of a refused request no more than this is read.
+const MOST_UNREAD: usize = 64 << 10;
 
 /// The user of the process at the other end; absent where the kernel does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +53,13 @@ pub(super) async fn admit(
     request: Request,
     next: Next,
 ) -> Result<Response, Refused> {
-    allowed.admits(peer)?;
+    if let Err(refusal) = allowed.admits(peer) {
+        // What was sent is read first: whoever still sends when the connection ends sees no answer.
+        if let Err(error) = to_bytes(request.into_body(), MOST_UNREAD).await {
+            debug!(%error, "body of a refused request");
+        }
+        return Err(refusal);
+    }
     Ok(next.run(request).await)
 }
 

@@ -30,8 +30,11 @@ impl Tenants {
         let failed = |error: &(dyn Error + 'static)| Declined::Failed(Chain(error).to_string());
         let problem = match &self.problem {
             None => return Err(Declined::LedgerWhole),
-            Some(damaged @ LedgerError::Damaged { .. }) => damaged.to_string(),
-            // Another image may read it, or a disk that answers again: nothing is lost.
+            // A later version is a changed digit too, and no image reads it then: who asks decides.
+            Some(unusable @ (LedgerError::Damaged { .. } | LedgerError::TooNew { .. })) => {
+                unusable.to_string()
+            }
+            // A disk that answers again has it all.
             Some(other) => return Err(Declined::NotNow(Chain(other).to_string())),
         };
         let path = self.machine.paths.ledger();

@@ -252,9 +252,9 @@ fn unaccounted(ledger: &Ledger, inventory: &Inventory, now: Timestamp) -> Vec<Qu
     let kept = ledger.quarantine.iter().map(|kept| kept.resource.clone());
     let known: Vec<(String, Extent)> = entries
         .chain(kept)
-        .filter_map(|resource| match resource {
-            Resource::Volume { pool, extents, .. } => Some((pool, extents)),
-            _ => None,
+        .filter_map(|resource| {
+            let Resource::Volume { pool, extents, .. } = resource else { return None };
+            Some((pool, extents))
         })
         .flat_map(|(pool, extents)| extents.into_iter().map(move |extent| (pool.clone(), extent)))
         .collect();

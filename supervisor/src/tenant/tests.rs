@@ -17,6 +17,7 @@ use futures_util::StreamExt as _;
 use zbus::{Connection, Guid, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
 
 use super::*;
+use crate::node::ask::Declined;
 use crate::class::{Attached, Class, ClassError, Erased, Order};
 use crate::oci::pull::tests::{Fleet, H2, image, site};
 use crate::receipts::Receipts;
@@ -362,6 +363,44 @@ async fn a_damaged_ledger_changes_nothing_and_says_the_way_out() {
         assert!(granted.message.contains("bulkhead host ledger repair"), "{}", granted.message);
     }
     assert_eq!(fs::read(host.paths.ledger()).unwrap(), b"{", "the evidence stays");
+}
+
+#[tokio::test]
+async fn a_repaired_ledger_has_its_leases_taken_back_with_receipts_and_granted_anew() {
+    let (mut host, fleet) = (Host::new(), Fleet::new());
+    let (link, _site) = site(&fleet, image().paths, H2).await;
+    let access = fleet.access(link);
+    let mut tenants = host.supervisor().await;
+    let wanted = spec(&[("a", 1)]);
+    settle(&mut tenants, &wanted, Some(&access)).await;
+    drop(tenants);
+    fs::write(host.paths.ledger(), b"{").unwrap();
+    let mut tenants = host.supervisor().await;
+    let (inventory, now) = (inventory(4), Timestamp::now());
+    assert!(matches!(tenants.erase_again(None), Err(Declined::NotNow(_))));
+
+    let shown = tenants.repair_ledger(false, &inventory, now).await.unwrap();
+    assert!(!shown.applied && shown.kept.is_none() && tenants.ledger_problem().is_some());
+    assert_eq!(fs::read(host.paths.ledger()).unwrap(), b"{");
+    let [entry] = shown.ledger.entries.as_slice() else { panic!("{shown:?}") };
+    assert!(entry.releasing && entry.id == id("a"));
+    let resources: Vec<String> =
+        entry.resources.iter().map(|held| held.resource.to_string()).collect();
+    assert_eq!(resources, ["instance", "memory 64Mi of nodes 0", "cpus 1"]);
+
+    let done = tenants.repair_ledger(true, &inventory, now).await.unwrap();
+    assert_eq!((done.applied, &done.ledger), (true, &shown.ledger));
+    assert_eq!(fs::read(done.kept.unwrap()).unwrap(), b"{", "the evidence stays");
+    assert!(ledger::load(&host.paths.ledger()).unwrap().entries[0].releasing);
+    assert!(host.erased.0.lock().unwrap().is_empty());
+    let pass = settle(&mut tenants, &wanted, Some(&access)).await;
+    assert_eq!(pass.leases[0].status.phase, LeasePhase::Running);
+    assert_eq!(*host.erased.0.lock().unwrap(), resources, "erased once before it is granted anew");
+    assert_eq!(Receipts::new(&host.paths).all(Some(&id("a"))).unwrap().len(), 3);
+    assert!(!ledger::load(&host.paths.ledger()).unwrap().entries[0].releasing);
+    let again = tenants.repair_ledger(true, &inventory, now).await;
+    assert_eq!(again, Err(Declined::LedgerWhole));
+    assert_eq!(tenants.erase_again(None), Ok(Default::default()));
 }
 
 #[tokio::test]
