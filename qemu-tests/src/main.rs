@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bulkhead_qemu_tests::artifacts::Workspace;
-use bulkhead_qemu_tests::lab::{self, bench, up};
+use bulkhead_qemu_tests::lab::{self, bench, bench_lease, up};
 use bulkhead_qemu_tests::vm::Lane;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -43,7 +43,7 @@ enum Command {
         /// What to measure
         #[arg(value_enum)]
         name: Bench,
-        /// One lane instead of all
+        /// One lane instead of all, or no server at all
         #[arg(long)]
         quick: bool,
     },
@@ -53,6 +53,8 @@ enum Command {
 enum Bench {
     /// Phases from power-on to joined, sizes, memory
     Boot,
+    /// What deciding, granting and holding leases costs
+    Lease,
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -63,8 +65,12 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Down => lab::down(&workspace)?,
         Command::Cli { arguments } => return lab::cli(&workspace, &arguments).map(ExitCode::from),
-        Command::Bench { name: Bench::Boot, quick } => {
-            if !bench::boot(&workspace, quick)? {
+        Command::Bench { name, quick } => {
+            let good = match name {
+                Bench::Boot => bench::boot(&workspace, quick)?,
+                Bench::Lease => bench_lease::lease(&workspace, quick)?,
+            };
+            if !good {
                 return Ok(ExitCode::FAILURE);
             }
         }

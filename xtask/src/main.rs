@@ -74,7 +74,7 @@ enum Command {
     },
     /// Measure, beside the floor or peer of the same run: cargo xtask bench boot
     Bench {
-        /// What to measure: boot.
+        /// What to measure: boot, lease.
         name: String,
         /// Fewer repetitions.
         #[arg(long)]
@@ -117,7 +117,10 @@ fn run(command: Command) -> Result<()> {
         Command::Mutants { name } => mutants::run(name.as_deref()),
         Command::Bench { name, quick } => {
             setup::machine()?;
-            programs::build()?;
+            match name.as_str() {
+                "lease" => programs::build_with_example("lease_speed")?,
+                _ => programs::build()?,
+            }
             let quick = quick.then_some("--quick");
             programs::replace(programs::lab("bench").arg(name).args(quick))
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bulkhead_api::document::{Host, HostPhase};
 
+use super::goal::{self, Goal};
 use super::table;
 use crate::artifacts::Workspace;
 use crate::fleet::{Fleet, Layers, Running};
@@ -23,21 +24,6 @@ const NAMESPACE: &str = "bulkhead-bench";
 const BOOT: Duration = Duration::from_secs(240);
 /// Between joined and this, the supervisor comes to rest.
 const REST: Duration = Duration::from_secs(15);
-
-/// A figure, its goal, and whether it holds.
-#[derive(Debug)]
-struct Goal {
-    what: &'static str,
-    key: &'static str,
-    found: f64,
-    at_most: f64,
-}
-
-impl Goal {
-    fn holds(&self) -> bool {
-        self.found > 0.0 && self.found <= self.at_most
-    }
-}
 
 /// Boots one server a lane and prints the phases; `true` where every goal holds.
 ///
@@ -74,18 +60,7 @@ pub fn boot(workspace: &Workspace, quick: bool) -> Result<bool> {
     }
     println!("\n{}\n", phases(&columns));
     let goals = goals(&columns, &fleet.served())?;
-    let rows: Vec<Vec<String>> = goals
-        .iter()
-        .map(|goal| {
-            let word = if goal.holds() { "holds" } else { "MISSED" };
-            let (found, most) = (format!("{:.2}", goal.found), format!("{:.2}", goal.at_most));
-            vec![goal.what.to_owned(), found, most, word.to_owned()]
-        })
-        .collect();
-    println!("{}\n", table::render(&["goal", "found", "at most", ""], &rows));
-    let keys: Vec<String> = goals.iter().map(|g| format!("{}={:.2}", g.key, g.found)).collect();
-    println!("BENCH boot {}", keys.join(" "));
-    Ok(goals.iter().all(Goal::holds))
+    Ok(goal::judge("boot", &goals))
 }
 
 /// Boots one server to its rest and gives its marks and what the registry knows of it.

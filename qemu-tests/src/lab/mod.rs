@@ -1,6 +1,8 @@
 //! The virtual site that `cargo xtask up` starts, `down` ends, `cli` speaks to and `bench` measures.
 
 pub mod bench;
+pub mod bench_lease;
+mod goal;
 pub mod state;
 pub mod table;
 pub mod up;
