@@ -113,6 +113,36 @@ fn where_nobody_knows_the_caches_the_level_is_refused() {
 }
 
 #[test]
+fn a_cache_that_is_not_around_all_of_a_core_is_not_known() {
+    let cache = |host: &mut Inventory, id: u32, change: &dyn Fn(&mut BTreeSet<u32>)| {
+        let mut caches = host.cpu.caches.iter_mut();
+        change(&mut caches.find(|cache| (cache.level, cache.id) == (3, Some(id))).unwrap().cpus);
+    };
+    let want = alone(6, Isolation::L3);
+    let (mut half, mut torn, mut twice) = (host(), host(), host());
+    let without = |cpu: u32| {
+        move |cpus: &mut BTreeSet<u32>| {
+            cpus.remove(&cpu);
+        }
+    };
+    let with = |cpu: u32| {
+        move |cpus: &mut BTreeSet<u32>| {
+            cpus.insert(cpu);
+        }
+    };
+    cache(&mut half, 2, &without(13));
+    // CPU 6 is behind another cache than its sibling, or behind both.
+    cache(&mut torn, 3, &without(6));
+    cache(&mut torn, 2, &with(6));
+    cache(&mut twice, 2, &with(6));
+    assert!(place(&host(), &Taken::default(), &want).is_ok());
+    for host in [half, torn, twice] {
+        let refused = refusal(&host, &Taken::default(), &want);
+        assert!(refused.ends_with("; of 1 more the last-level cache is not known"), "{refused}");
+    }
+}
+
+#[test]
 fn a_socket_lease_has_socket_and_memory_alone() {
     let host = host();
     let taken = placed(&host, &[alone(1, Isolation::Socket)]);
