@@ -117,6 +117,9 @@ pub fn assemble(root: &Path, layers: &[(String, PathBuf)]) -> Result<(), RootErr
     attach("tmpfs", "tmpfs", &on("/tmp"), PLAIN, "mode=1777,size=50%,nr_inodes=1m")?;
     make("/dev/hugepages")?;
     attach("hugetlbfs", "hugetlbfs", "/dev/hugepages", PLAIN, "")?;
+    // where the supervisor looks for what tenants could have left
+    make("/dev/mqueue")?;
+    attach("mqueue", "mqueue", "/dev/mqueue", PLAIN, "")?;
     make("/run/lock")
 }
 
