@@ -331,10 +331,14 @@ impl Node {
     fn changes(&self, changes: Vec<Change>) {
         for Change { lease, what, drift } in changes {
             info!(change = what, "host changed");
-            let object = format!("lease {lease}");
             let news = match drift {
-                Some(_) => News { what: "Drift", object, detail: what },
-                None => News { what: "Change", object, detail: what },
+                // The pass before this one saw it last, and set it right if it was not.
+                Some(found) => {
+                    let before = self.state.pass.leases.iter().find(|seen| seen.id == lease);
+                    let right = before.and_then(|seen| seen.status.observed);
+                    events::drift(&lease, &[found], right)
+                }
+                None => News { what: "Change", object: format!("lease {lease}"), detail: what },
             };
             self.ends.events.push(Timestamp::now(), news);
         }

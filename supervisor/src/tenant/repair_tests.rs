@@ -213,7 +213,12 @@ fn is_kept(ledger: &Ledger, resource: &Resource) -> bool {
         Resource::Memory { nodes, bytes } => {
             nodes.is_subset(&entry.holding.memory_nodes) && *bytes <= entry.holding.memory
         }
-        other => entry.holding.resources().contains(other),
+        Resource::Instance
+        | Resource::Hugepages { .. }
+        | Resource::Cache { .. }
+        | Resource::Volume { .. }
+        | Resource::Device { .. }
+        | Resource::Disk { .. } => entry.holding.resources().contains(resource),
     });
     quarantined || held
 }
@@ -236,10 +241,11 @@ proptest! {
         // Every extent of the pool is somebody's or in quarantine.
         let entries = ledger.entries.iter().flat_map(|entry| entry.holding.resources());
         let all = entries.chain(ledger.quarantine.iter().map(|kept| kept.resource.clone()));
-        let taken: Vec<Extent> = all.flat_map(|resource| match resource {
-            Resource::Volume { extents, .. } => extents,
-            _ => Vec::new(),
-        }).collect();
+        let extents = |resource| {
+            let Resource::Volume { extents, .. } = resource else { return Vec::new() };
+            extents
+        };
+        let taken: Vec<Extent> = all.flat_map(extents).collect();
         for at in 0..size {
             let here = Extent { start: at * EXTENT, length: EXTENT };
             prop_assert!(taken.iter().any(|extent| extent.meets(here)), "extent {} is free", at);
