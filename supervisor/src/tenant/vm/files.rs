@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, Uid, chown};
 
 use crate::oci::pull::ROOTFS;
-use crate::tenant::vm::guest::SOCKET;
-use crate::tenant::vm::jail::LINKS;
+use crate::tenant::vm::guest::{DISKS, SOCKET};
+use crate::tenant::vm::jail::{Disk, FOLDERS, LINKS};
 
 /// Files of a virtual machine could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -64,21 +64,29 @@ impl VmDir {
     ///
     /// # Errors
     /// [`FilesError`].
-    pub fn make(&self, first_id: u32) -> Result<(), FilesError> {
-        self.make_jail()?;
+    pub fn make(&self, first_id: u32, disks: &[Disk]) -> Result<(), FilesError> {
+        self.make_jail(disks)?;
         let qmp = self.qmp();
         remove(&qmp)?;
         directory(&qmp, 0o700)?;
         own(&qmp, first_id)
     }
 
-    fn make_jail(&self) -> Result<(), FilesError> {
+    /// Not the lease's own, so that crun, which has the lease's rights there, finds every mount point made.
+    fn make_jail(&self, disks: &[Disk]) -> Result<(), FilesError> {
         let jail = self.jail();
         remove(&jail)?;
         directory(&jail, 0o755)?;
+        for folder in FOLDERS {
+            directory(&jail.join(folder), 0o755)?;
+        }
         for (name, target) in LINKS {
             let link = jail.join(name);
             std::os::unix::fs::symlink(target, &link).map_err(error("make link", &link))?;
+        }
+        for Disk { name, .. } in disks {
+            let point = jail.join(DISKS.trim_start_matches('/')).join(name.as_str());
+            fs::File::create_new(&point).map_err(error("make", &point))?;
         }
         Ok(())
     }
@@ -128,8 +136,11 @@ mod tests {
     fn a_machines_files_are_made_anew() {
         let root = tempfile::tempdir().unwrap();
         let dir = VmDir::new(root.path());
+        let path = PathBuf::from("/dev/mapper/x");
+        let disks = [Disk { name: "data".parse().unwrap(), path }];
         for _ in 0..2 {
-            dir.make(5000).unwrap();
+            dir.make(5000, &disks).unwrap();
+            assert!(dir.jail().join("disks/data").is_file());
             let about = fs::metadata(dir.qmp()).unwrap();
             assert_eq!((about.uid(), about.gid(), about.mode() & 0o777), (5000, 5000, 0o700));
             assert_eq!(fs::read_link(dir.jail().join("lib64")).unwrap(), Path::new("usr/lib64"));

@@ -275,7 +275,7 @@ fn bind(nodes: &BTreeSet<u32>) -> String {
     if nodes.is_empty() { String::new() } else { format!("{items},policy=bind") }
 }
 
-/// The image's disk: nothing else is opened that its header names.
+/// The image's disk, without the backing file that its header may name.
 fn disk(file: &str, format: DiskFormat) -> Value {
     let mut node = json!({
         "driver": format.driver(),

@@ -24,6 +24,9 @@ use crate::tenant::vm::image::Boot;
 pub const LINKS: [(&str, &str); 4] =
     [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("sbin", "usr/sbin")];
 
+/// Folders of the jail's root that are mounted over, parents first.
+pub const FOLDERS: [&str; 8] = ["dev", "disks", "image", "proc", "qmp", "usr", "var", "var/tmp"];
+
 /// What a guest can write to the disk that it boots from until it is switched off; lies in the lease's memory.
 const SCRATCH: u64 = 64 << 20;
 
@@ -143,6 +146,11 @@ mod tests {
                 let devices = !option("nodev");
                 binds.insert((from, writable, devices));
             }
+        }
+        for mount in config["mounts"].as_array().unwrap() {
+            let to = mount["destination"].as_str().unwrap().trim_start_matches('/');
+            let made = FOLDERS.contains(&to) || to == "disks/data" || to == "dev/kvm";
+            assert!(made, "crun may not make {to}");
         }
         let of = |from: &str, writable, devices| (from.to_owned(), writable, devices);
         let expected = [

@@ -100,8 +100,9 @@ pub fn make(root: &Path, lease: &Path, entry: &Entry) -> Result<Spec, BundleErro
         .map_err(|source| VmError::Look { path, source })?;
     let boot = image::boot(&files, &entry.spec.workload.args).map_err(VmError::Image)?;
     let cpus = topology::read(root, &entry.holding.cpus).map_err(VmError::Topology)?;
-    dir.make(first_id).map_err(VmError::Files)?;
-    jail::config(&dir, &guest(entry, boot, cpus), &disks(root, entry), first_id)
+    let disks = disks(root, entry);
+    dir.make(first_id, &disks).map_err(VmError::Files)?;
+    jail::config(&dir, &guest(entry, boot, cpus), &disks, first_id)
 }
 
 /// Numbers of the block devices that a lease's machine may use, as of stat(2); `None` of a lease without a machine.
