@@ -66,7 +66,7 @@ fn numbers(path: &Path) -> Result<BTreeSet<u32>, CgroupError> {
 
 /// What holds for a slice; `None` where there is no such control group.
 ///
-/// CPUs and nodes are the effective ones; `active` is left false, it is systemd's to say; a file that a controller would give and does not is no limit.
+/// CPUs and nodes are the effective ones; `active` and `hugepages` are left empty, they are systemd's and the record's to say; a file that a controller would give and does not is no limit.
 ///
 /// # Errors
 /// [`CgroupError`].
@@ -92,7 +92,7 @@ pub fn slice(dir: &Path) -> Result<Option<ObservedSlice>, CgroupError> {
         tasks: unless_absent(amount(&dir.join("pids.max")))?,
         partition: partition(&dir.join("cpuset.cpus.partition"))?,
     };
-    Ok(Some(ObservedSlice { limits, active: false, populated }))
+    Ok(Some(ObservedSlice { limits, hugepages: None, active: false, populated }))
 }
 
 /// A partition that the kernel calls invalid does not hold: it is none.
@@ -182,7 +182,12 @@ mod tests {
         let found = slice(dir.path()).unwrap().unwrap();
         assert_eq!(
             found,
-            ObservedSlice { limits: Limits::default(), active: false, populated: false }
+            ObservedSlice {
+                limits: Limits::default(),
+                hugepages: None,
+                active: false,
+                populated: false,
+            }
         );
         assert_eq!(slice(&dir.path().join("none")).unwrap(), None);
     }

@@ -302,6 +302,7 @@ impl LeaseHost for SimHost {
         let seen = |sim: &Sim| ObservedLease {
             slice: sim.slice.clone().map(|limits| ObservedSlice {
                 limits,
+                hugepages: None,
                 active: true,
                 populated: sim.service,
             }),

@@ -14,6 +14,7 @@ use bulkhead_api::resource::{Quarantined, ResourceClass};
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
+use crate::class::hugepages::limit;
 use crate::class::{Classes, partition};
 use crate::files::read_if_there;
 use crate::host::systemd::{Systemd, SystemdError};
@@ -103,7 +104,15 @@ impl LeaseHost for Machine {
                     };
                     let fetching = self.fetches.is_running(&id);
                     let pinned = self.pinned(&id, &seen);
-                    let seen = ObservedLease { fetching, resources, pinned, ..seen };
+                    let mut seen = ObservedLease { fetching, resources, pinned, ..seen };
+                    match (self.ledger.entry(&id), &mut seen.slice) {
+                        (Some(entry), Some(slice)) => {
+                            let held = entry.holding.hugepages.as_ref();
+                            let drift = limit::drift(&self.paths.root, &id, held);
+                            slice.hugepages = drift.unwrap_or_else(|e| Some(e.to_string()));
+                        }
+                        _ => {}
+                    }
                     if !seen.is_gone() {
                         observed.leases.insert(id, seen);
                     }
@@ -359,6 +368,9 @@ impl Machine {
                 if found.partition != limits.partition {
                     partition::set(&self.paths.root, id, limits.partition)?;
                 }
+                let entry =
+                    self.ledger.entry(id).ok_or_else(|| StepError::NotRecorded(id.clone()))?;
+                limit::set(&self.paths.root, id, entry.holding.hugepages.as_ref())?;
                 return Ok(Outcome::Done);
             }
             if Instant::now() >= end {

@@ -167,6 +167,8 @@ pub struct ObservedService {
 pub struct ObservedSlice {
     /// As read back from the control group.
     pub limits: Limits,
+    /// What of its bound of huge pages is not as recorded; absent where all is.
+    pub hugepages: Option<String>,
     /// systemd holds its unit; without one the limits would not outlive the next change of a unit.
     pub active: bool,
     /// Processes are in it.

@@ -12,7 +12,7 @@ use crate::paths::Paths;
 use crate::tenant::cgroup;
 use crate::tenant::error::StepError;
 use crate::tenant::files::LeaseDir;
-use crate::tenant::model::{Exit, ObservedLease, ObservedService, ObservedSlice, ServiceState};
+use crate::tenant::model::{Exit, Limits, ObservedLease, ObservedService, ObservedSlice, ServiceState};
 use crate::tenant::name::{self, Kind};
 
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
@@ -86,7 +86,8 @@ pub async fn lease(
         Some(slice) => Some(ObservedSlice { active, ..slice }),
         // A unit without its group has no limit that holds.
         None if active => {
-            Some(ObservedSlice { limits: Default::default(), active, populated: false })
+            let limits = Limits::default();
+            Some(ObservedSlice { limits, hugepages: None, active, populated: false })
         }
         None => None,
     };

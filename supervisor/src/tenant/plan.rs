@@ -195,7 +195,8 @@ fn grant(entry: Entry, seen: &ObservedLease, new: bool) -> Vec<Step> {
         steps.push(Step::Fetch { id: id.clone(), image });
     }
     let there = seen.slice.as_ref().filter(|slice| slice.active);
-    let drift = there.map(|slice| slice.limits.drift(&limits)).unwrap_or_default();
+    let mut drift = there.map(|slice| slice.limits.drift(&limits)).unwrap_or_default();
+    drift.extend(there.and_then(|slice| slice.hugepages.clone()));
     if there.is_none() || !drift.is_empty() {
         steps.push(Step::SetSlice { id: id.clone(), limits, drift });
     }

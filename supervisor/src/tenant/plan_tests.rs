@@ -60,6 +60,7 @@ fn granted(entry: &Entry, state: ServiceState) -> ObservedLease {
     ObservedLease {
         slice: Some(ObservedSlice {
             limits: Limits::of(entry),
+            hugepages: None,
             active: true,
             populated: true,
         }),

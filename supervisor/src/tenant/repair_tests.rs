@@ -149,7 +149,7 @@ fn a_host_that_cannot_be_looked_at_as_a_whole_is_not_repaired() {
 #[test]
 fn a_look_puts_leases_and_resources_together() {
     let limits = Limits::of(&bundled("a", holding(&[2])).entry.unwrap());
-    let slice = ObservedSlice { limits, active: true, populated: true };
+    let slice = ObservedSlice { limits, hugepages: None, active: true, populated: true };
     let lease = ObservedLease { slice: Some(slice), ..ObservedLease::default() };
     let observed = Observed { leases: [(id("a"), lease)].into(), ..Observed::default() };
     let resources = vec![(id("a"), volume("x", &[(0, 1)])), (id("b"), volume("y", &[(1, 1)]))];

@@ -23,6 +23,7 @@ fn seen(state: ServiceState, pid: Option<u32>, exit: Option<Exit>) -> ObservedLe
     ObservedLease {
         slice: Some(ObservedSlice {
             limits: Limits::of(&entry),
+            hugepages: None,
             active: true,
             populated: pid.is_some(),
         }),

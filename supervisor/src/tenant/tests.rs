@@ -70,6 +70,8 @@ impl Host {
         let paths = Paths::below(root.path());
         fs::create_dir_all(&paths.run).unwrap();
         fs::create_dir_all(cgroup::tenants(&paths.root)).unwrap();
+        let controllers = paths.root.join("sys/fs/cgroup/cgroup.controllers");
+        fs::write(controllers, "cpuset memory pids").unwrap();
         let (chain, key) = Authority::new().host("spiffe://bulkhead/site/s1/host/s1-000001");
         let named = identity::Named {
             host: host_id(),
