@@ -10,8 +10,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::LeaseId;
-use crate::inventory::{Cache, Core, NumaNode};
+use crate::inventory::{Cache, Core, NumaNode, PciFunction};
+use crate::lease::Isolation;
+use crate::resource::PageSize;
 use crate::units::Bytes;
+
+mod device;
+
+pub use device::{DeviceFacts, DeviceFile, DeviceKind, Port, Reach, Stretch, Way};
 
 /// Who holds something.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -136,6 +142,32 @@ pub struct ProcessFacts {
     pub root: Option<String>,
 }
 
+/// Huge pages of one size of a control group (`hugetlb.SIZE.max`, `hugetlb.SIZE.current`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HugepageFacts {
+    /// Bound; absent = none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<Bytes>,
+    /// In use.
+    pub used: Bytes,
+}
+
+/// A group of resctrl: ways of last-level caches that programs on its CPUs fill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CacheGroup {
+    /// Its directory; empty for the default group, which whatever is in no other is in.
+    pub name: String,
+    /// The lease that its name is of; absent for the default group and for nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseId>,
+    /// CPUs that are in it.
+    pub cpus: BTreeSet<u32>,
+    /// Ways by cache, as a mask.
+    pub ways: BTreeMap<u32, u64>,
+}
+
 /// What one holder was seen to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -151,6 +183,9 @@ pub struct HolderFacts {
     /// Bound of its memory; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_max: Option<Bytes>,
+    /// Huge pages of its control group, by size; a size that is missing has no bound that could be read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hugepages: BTreeMap<PageSize, HugepageFacts>,
     /// Its processes. Of the host only the one that observes, for its namespaces.
     #[serde(default)]
     pub processes: Vec<ProcessFacts>,
@@ -168,6 +203,7 @@ impl HolderFacts {
             cpus: None,
             memory_nodes: None,
             memory_max: None,
+            hugepages: BTreeMap::new(),
             processes: Vec::new(),
             unreadable: Vec::new(),
         }
@@ -199,10 +235,23 @@ pub struct Facts {
     pub memory: Vec<NumaNode>,
     /// Names of the leases that this host granted. A name only: nothing else of them is taken from records.
     pub granted: BTreeSet<LeaseId>,
+    /// What each lease is to have to itself, as its record says: like `granted` a claim that is checked against what
+    /// was observed. A lease that is missing has whole cores.
+    #[serde(default, with = "levels", skip_serializing_if = "BTreeMap::is_empty")]
+    pub levels: BTreeMap<LeaseId, Isolation>,
     /// The host and every control group among those of leases.
     pub holders: Vec<HolderFacts>,
     /// Processes of tenants elsewhere.
     pub strays: Vec<Stray>,
+    /// Devices that leases reach, and those that theirs lie on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceFacts>,
+    /// PCI functions in groups of those, the host's own and the bridges above. Empty where no lease has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<PciFunction>,
+    /// Groups of resctrl; empty where no cache is parted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cache_groups: Vec<CacheGroup>,
     /// What could not be read of the host as a whole, a sentence each.
     pub unreadable: Vec<String>,
 }
@@ -240,6 +289,42 @@ pub enum Class {
     OutsideSlice,
     /// More of the host's own processes in a lease's control group than the one that runs its container.
     Runtime,
+    /// A last-level cache of a lease that is to have it alone, or of which it cannot be shown.
+    LastLevelCache,
+    /// A socket or a memory node of a lease that is to have it alone.
+    Socket,
+    /// A device.
+    Device,
+    /// A device of the host's own in the hands of a lease.
+    HostDevice,
+    /// A device of which nothing is known in the hands of a lease.
+    UnknownDevice,
+    /// Functions of one IOMMU group.
+    IommuGroup,
+    /// Functions that reach each other behind a bridge.
+    PeerToPeer,
+    /// A virtual function that may pose as its neighbours.
+    TrustedFunction,
+    /// One network of two tenants.
+    Network,
+    /// One MIG GPU instance.
+    GpuInstance,
+    /// A GPU and a part of it.
+    GpuSlice,
+    /// A part of a disk, two volumes.
+    VolumeExtent,
+    /// A key, two volumes.
+    VolumeKey,
+    /// What another's volume lies on.
+    BeneathVolume,
+    /// Huge pages without a bound.
+    HugepagesUnbounded,
+    /// Bounds of huge pages that together are above what there is.
+    HugepagesOversubscribed,
+    /// Ways of a cache.
+    CacheWays,
+    /// CPUs of a lease in the cache group of another.
+    CacheGroup,
     /// Something could not be observed, so that it cannot be called isolated.
     NotObservable,
     /// A note: a cache.
@@ -248,6 +333,8 @@ pub enum Class {
     SharedNode,
     /// A note: the host's own processes may run on CPUs of a lease.
     HostCpus,
+    /// A note: `/dev/kvm`, by which each makes virtual machines of its own.
+    Kvm,
 }
 
 /// Something that more than one can reach, or may.
@@ -270,6 +357,28 @@ pub struct Sharing {
 pub struct Finding {
     /// Isolation does not hold, or cannot be shown to.
     pub violations: Vec<Sharing>,
-    /// Shared at isolation level `core`, by design.
+    /// Shared by design: what the isolation levels of those concerned leave shared.
     pub notes: Vec<Sharing>,
+}
+
+/// Pairs: a lease's name is two words, which no key of JSON is.
+mod levels {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::{Isolation, LeaseId};
+
+    pub(super) fn serialize<S: Serializer>(
+        levels: &BTreeMap<LeaseId, Isolation>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(levels)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<LeaseId, Isolation>, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+    }
 }

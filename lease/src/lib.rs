@@ -6,6 +6,8 @@
 
 pub mod place;
 pub mod prove;
+#[doc(hidden)]
+pub mod sample;
 
 #[cfg(test)]
 mod tests;

@@ -4,30 +4,31 @@ use std::collections::BTreeSet;
 
 use bulkhead_api::isolation::{Class, Facts, HolderFacts, Sharing};
 
-use super::{between, list, of, pairs, tenants};
+use super::{between, by_cpu, common, list, of, pairs, placed_tenants, tenants, users};
 
 fn cpus(holder: &HolderFacts) -> impl Iterator<Item = u32> {
     holder.cpus.iter().flatten().copied()
 }
 
 pub(super) fn overlaps(facts: &Facts, found: &mut Vec<Sharing>) {
-    for (a, b) in pairs(tenants(facts)) {
-        let of_b: BTreeSet<u32> = cpus(b).collect();
-        let both: BTreeSet<u32> = cpus(a).filter(|cpu| of_b.contains(cpu)).collect();
-        if !both.is_empty() {
-            let resource = format!("CPUs {}", list(&both));
-            let message = format!("{resource} are in effect for {} and {}", a.holder, b.holder);
-            found.push(between(Class::Cpu, a, b, resource, message));
-        }
+    let held =
+        placed_tenants(facts).flat_map(|placed| cpus(placed.1).map(move |cpu| (cpu, placed)));
+    for both in common(held) {
+        let resource = format!("CPUs {}", list(&both.what));
+        let (a, b) = (both.a, both.b);
+        let message = format!("{resource} are in effect for {} and {}", a.holder, b.holder);
+        found.push(between(Class::Cpu, a, b, resource, message));
     }
 }
 
 pub(super) fn siblings(facts: &Facts, found: &mut Vec<Sharing>) {
+    let hands = by_cpu(facts);
     for core in &facts.cores {
         let inside = |holder: &HolderFacts| -> BTreeSet<u32> {
-            cpus(holder).filter(|cpu| core.cpus.contains(cpu)).collect()
+            let has = |cpu: &&u32| holder.cpus.as_ref().is_some_and(|cpus| cpus.contains(*cpu));
+            core.cpus.iter().filter(has).copied().collect()
         };
-        for (a, b) in pairs(tenants(facts)) {
+        for (a, b) in pairs(users(&hands, &core.cpus).into_values()) {
             let (of_a, of_b) = (inside(a), inside(b));
             // A CPU that both have is an overlap and told as such.
             let only_a = of_a.difference(&of_b).next();

@@ -1,13 +1,14 @@
-//! Memory: bounds that hold each lease to what its nodes have.
+//! Memory and huge pages: bounds that hold each lease to what its nodes have.
 //!
 //! On a set of nodes, the leases that have no other nodes can be pressed together. Their bounds must fit into
 //! the set, for every set (Hall's condition): then no lease can take what another was promised.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_api::isolation::{Class, Facts, HolderFacts, Sharing};
+use bulkhead_api::resource::PageSize;
 
-use super::{list, of, tenants};
+use super::{list, names, of, tenants};
 
 /// Nodes up to which every set of them is looked at: 256 sets.
 const EVERY_SET: usize = 8;
@@ -72,4 +73,59 @@ fn sets(facts: &Facts) -> Vec<BTreeSet<u32>> {
     let mut sets: Vec<BTreeSet<u32>> = sets.into_iter().filter(|set| !set.is_empty()).collect();
     sets.sort_by_key(BTreeSet::len);
     sets
+}
+
+/// Bytes of huge pages of the whole host, by size. Sizes without a page are absent: nobody can take any.
+fn pools(facts: &Facts) -> BTreeMap<PageSize, u128> {
+    let mut pools = BTreeMap::new();
+    for pool in facts.memory.iter().flat_map(|node| &node.hugepages) {
+        let bytes = u128::from(pool.total) * u128::from(pool.page_size.bytes().get());
+        *pools.entry(pool.page_size).or_default() += bytes;
+    }
+    pools.retain(|_, bytes| *bytes > 0);
+    pools
+}
+
+/// Whoever has no bound takes pages that another was promised: a bound of 0 is one.
+pub(super) fn huge_unbounded(facts: &Facts, found: &mut Vec<Sharing>) {
+    let pools = pools(facts);
+    for holder in tenants(facts) {
+        let pages = |size| holder.hugepages.get(&size);
+        let used = holder.hugepages.iter().filter(|(_, pages)| pages.used.get() > 0);
+        let sizes: BTreeSet<PageSize> =
+            pools.keys().copied().chain(used.map(|(&size, _)| size)).collect();
+        for size in sizes {
+            if pages(size).is_none_or(|pages| pages.max.is_none()) {
+                let resource = format!("huge pages of {size}");
+                let message =
+                    format!("{resource} of {} have no bound: it can take all", holder.holder);
+                found.push(of(Class::HugepagesUnbounded, holder, resource, message));
+            }
+        }
+    }
+}
+
+pub(super) fn huge_oversubscribed(facts: &Facts, found: &mut Vec<Sharing>) {
+    let pools = pools(facts);
+    for size in PageSize::ALL {
+        let bound = |holder: &HolderFacts| {
+            let max = holder.hugepages.get(&size).and_then(|pages| pages.max);
+            max.map_or(0, |max| u128::from(max.get()))
+        };
+        let bounded: Vec<&HolderFacts> = tenants(facts).filter(|h| bound(h) > 0).collect();
+        let bounds: u128 = bounded.iter().map(|holder| bound(holder)).sum();
+        let there = pools.get(&size).copied().unwrap_or_default();
+        if bounds > there {
+            let resource = format!("huge pages of {size}");
+            let message = format!(
+                "{resource}: bounds of {} are {} MiB together, the host has {} MiB",
+                names(bounded.iter().map(|holder| &holder.holder)),
+                bounds >> 20,
+                there >> 20
+            );
+            let holders = bounded.iter().map(|holder| holder.holder.clone()).collect();
+            let class = Class::HugepagesOversubscribed;
+            found.push(Sharing { class, holders, resource, message });
+        }
+    }
 }

@@ -2,17 +2,31 @@
 //!
 //! ```text
 //!  Facts ──► every check over every pair of holders ──► violations      none: nobody shares
-//!        └─► notes: what the isolation level `core` leaves shared by design
+//!        └─► notes: what the isolation levels of leases leave shared by design
 //! ```
 //!
 //! Own code, on purpose: it neither calls [`crate::place`] nor knows what was planned, so that a mistake there
 //! shows here. What was not observed is a violation, never isolation (law 4). Two leases of one tenant are
-//! two holders like any other.
+//! two holders like any other, but for networks, which are a tenant's.
+//!
+//! | module | what |
+//! |---|---|
+//! | `cpu`, `level` | cores; caches and sockets of those that are to have them alone |
+//! | `memory`, `cache` | bounds of memory and huge pages; ways of caches |
+//! | `process` | where programs run, as whom, what they see |
+//! | `device` | what they reach: itself, its IOMMU group, its bridges, its card, its GPU, its disk |
+//!
+//! The work grows with what there is, not with its square: what two have in common is found by what it is.
 
+mod cache;
 mod cpu;
+mod device;
+mod level;
 mod memory;
 mod notes;
 mod process;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_api::isolation::{Class, Facts, Finding, Holder, HolderFacts, Sharing};
 
@@ -20,7 +34,7 @@ use bulkhead_api::isolation::{Class, Facts, Finding, Holder, HolderFacts, Sharin
 type Check = fn(&Facts, &mut Vec<Sharing>);
 
 /// All questions. Each finds sharings of its class, and no other check finds those.
-const CHECKS: [(Class, Check); 16] = [
+const CHECKS: [(Class, Check); 34] = [
     (Class::Cpu, cpu::overlaps),
     (Class::SmtSibling, cpu::siblings),
     (Class::UnknownCpu, cpu::unknown),
@@ -36,6 +50,24 @@ const CHECKS: [(Class, Check); 16] = [
     (Class::NotGranted, process::not_granted),
     (Class::OutsideSlice, process::outside),
     (Class::Runtime, process::runtimes),
+    (Class::LastLevelCache, level::caches),
+    (Class::Socket, level::sockets),
+    (Class::Device, device::shared),
+    (Class::HostDevice, device::hosts),
+    (Class::UnknownDevice, device::unknown),
+    (Class::IommuGroup, device::pci::groups),
+    (Class::PeerToPeer, device::pci::bridges),
+    (Class::TrustedFunction, device::network::trusted),
+    (Class::Network, device::network::joined),
+    (Class::GpuInstance, device::gpu::instances),
+    (Class::GpuSlice, device::gpu::slices),
+    (Class::VolumeExtent, device::volume::extents),
+    (Class::VolumeKey, device::volume::keys),
+    (Class::BeneathVolume, device::volume::beneath),
+    (Class::HugepagesUnbounded, memory::huge_unbounded),
+    (Class::HugepagesOversubscribed, memory::huge_oversubscribed),
+    (Class::CacheWays, cache::ways),
+    (Class::CacheGroup, cache::groups),
     (Class::NotObservable, process::unobservable),
 ];
 
@@ -59,18 +91,67 @@ fn tenants(facts: &Facts) -> impl Iterator<Item = &HolderFacts> + Clone {
     facts.holders.iter().filter(|holder| holder.holder != Holder::Host)
 }
 
-/// Each pair once.
-fn pairs<'a>(
-    holders: impl Iterator<Item = &'a HolderFacts> + Clone,
-) -> impl Iterator<Item = (&'a HolderFacts, &'a HolderFacts)> {
-    let later = holders.clone();
-    holders.enumerate().flat_map(move |(at, a)| later.clone().skip(at + 1).map(move |b| (a, b)))
+/// Holders with their place in the facts, in which pairs are told.
+type Placed<'a> = (usize, &'a HolderFacts);
+
+/// Everybody but the host, with their places.
+fn placed_tenants(facts: &Facts) -> impl Iterator<Item = Placed<'_>> {
+    let all = facts.holders.iter().enumerate();
+    all.filter(|(_, holder)| holder.holder != Holder::Host)
 }
 
-/// Each pair of which one at least is no host.
-fn neighbours(facts: &Facts) -> impl Iterator<Item = (&HolderFacts, &HolderFacts)> {
-    pairs(facts.holders.iter())
-        .filter(|(a, b)| a.holder != Holder::Host || b.holder != Holder::Host)
+/// What two have in common.
+struct Both<'a, K> {
+    a: &'a HolderFacts,
+    b: &'a HolderFacts,
+    what: BTreeSet<K>,
+}
+
+/// What each two of them have in common, from what each of them has.
+fn common<'a, K: Ord + Clone>(
+    held: impl Iterator<Item = (K, Placed<'a>)>,
+) -> impl Iterator<Item = Both<'a, K>> {
+    let mut hands: BTreeMap<K, BTreeMap<usize, &HolderFacts>> = BTreeMap::new();
+    for (what, (at, holder)) in held {
+        hands.entry(what).or_default().insert(at, holder);
+    }
+    let mut found: BTreeMap<(usize, usize), Both<'a, K>> = BTreeMap::new();
+    for (what, holders) in hands {
+        for ((at, a), (bt, b)) in pairs(holders) {
+            let empty = || Both { a, b, what: BTreeSet::new() };
+            found.entry((at, bt)).or_insert_with(empty).what.insert(what.clone());
+        }
+    }
+    found.into_values()
+}
+
+/// Each pair once.
+fn pairs<T: Clone>(of: impl IntoIterator<Item = T>) -> impl Iterator<Item = (T, T)> {
+    let all: Vec<T> = of.into_iter().collect();
+    let later = all.clone();
+    all.into_iter().enumerate().flat_map(move |(at, a)| {
+        let rest: Vec<T> = later.iter().skip(at.saturating_add(1)).cloned().collect();
+        rest.into_iter().map(move |b| (a.clone(), b))
+    })
+}
+
+/// Whose CPU each is, the host left out.
+fn by_cpu(facts: &Facts) -> BTreeMap<u32, Vec<Placed<'_>>> {
+    let mut hands: BTreeMap<u32, Vec<Placed<'_>>> = BTreeMap::new();
+    for (at, holder) in placed_tenants(facts) {
+        for &cpu in holder.cpus.iter().flatten() {
+            hands.entry(cpu).or_default().push((at, holder));
+        }
+    }
+    hands
+}
+
+/// Who has one of these CPUs, in the order of the facts.
+fn users<'a>(
+    hands: &BTreeMap<u32, Vec<Placed<'a>>>,
+    cpus: &BTreeSet<u32>,
+) -> BTreeMap<usize, &'a HolderFacts> {
+    cpus.iter().filter_map(|cpu| hands.get(cpu)).flatten().copied().collect()
 }
 
 fn between(
@@ -85,6 +166,13 @@ fn between(
 
 fn of(class: Class, holder: &HolderFacts, resource: String, message: String) -> Sharing {
     Sharing { class, holders: vec![holder.holder.clone()], resource, message }
+}
+
+/// Names in a sentence: `a, b and c`.
+fn names<'a>(holders: impl IntoIterator<Item = &'a Holder>) -> String {
+    let mut names: Vec<String> = holders.into_iter().map(ToString::to_string).collect();
+    let last = names.pop().unwrap_or_default();
+    if names.is_empty() { last } else { format!("{} and {last}", names.join(", ")) }
 }
 
 /// Numbers with ranges, `2-3,8`.
@@ -104,5 +192,7 @@ fn list<'a>(numbers: impl IntoIterator<Item = &'a u32>) -> String {
 
 #[cfg(test)]
 mod planted;
+#[cfg(test)]
+mod planted_devices;
 #[cfg(test)]
 mod tests;

@@ -1,115 +1,48 @@
-//! Hosts whose leases share nothing, made without any code of `prove`, and one fault planted into them.
+//! Faults that are planted into a host on which nobody shares anything: processors, memory, caches, processes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_api::id::LeaseId;
-use bulkhead_api::inventory::{Cache, Core, NumaNode};
 use bulkhead_api::isolation::{
-    Class, Facts, Holder, HolderFacts, IdRange, Namespace, ProcessFacts, Stray,
+    Class, Facts, Holder, HolderFacts, HugepageFacts, IdRange, Namespace, ProcessFacts, Stray,
 };
+use bulkhead_api::lease::Isolation;
+use bulkhead_api::resource::PageSize;
 use bulkhead_api::units::Bytes;
 
-/// Shape of a host. Each lease gets one core of one node, 256 MiB, and two groups of processes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) nodes: u32,
-    /// At least one more than leases on a node, as core 0 of each stays free.
-    pub(super) cores: u32,
-    pub(super) threads: u32,
-    /// At least 2.
-    pub(super) leases: u32,
+use crate::sample::process;
+pub(super) use crate::sample::{Shape, id};
+
+pub(super) const SHAPE: Shape =
+    Shape { nodes: 2, cores: 4, threads: 2, leases: 4, each: 1, gpus: 2 };
+
+fn pages(facts: &mut Facts, number: usize) -> &mut HugepageFacts {
+    lease(facts, number).hugepages.get_mut(&PageSize::TwoMiB).unwrap()
 }
 
-pub(super) const SHAPE: Shape = Shape { nodes: 2, cores: 4, threads: 2, leases: 4 };
-
-pub(super) fn id(number: u32) -> LeaseId {
-    let tenant = if number.is_multiple_of(2) { "even" } else { "odd" };
-    LeaseId { tenant: tenant.parse().unwrap(), name: format!("l{number}").parse().unwrap() }
-}
-
-fn process(number: u64, first_pid: u32, core: &Core, node: u32) -> ProcessFacts {
-    let range =
-        IdRange { first: 0x1000_0000 + u32::try_from(number).unwrap() * 65536, count: 65536 };
-    ProcessFacts {
-        pids: vec![first_pid, first_pid + 1],
-        runtime: false,
-        cpus: Some(core.cpus.clone()),
-        memory_nodes: Some(BTreeSet::from([node])),
-        user_ids: vec![range],
-        group_ids: vec![range],
-        namespaces: Namespace::ALL
-            .into_iter()
-            .zip(0..)
-            .map(|(kind, at): (_, u64)| (kind, 4_026_532_000 + number * 10 + at))
-            .collect(),
-        root: Some(format!("0:25:{}", 900 + number)),
+/// Gives lease 0 that level, where lease 2 or another one is beside it: `nodes` leases further.
+fn beside(facts: &mut Facts, level: Isolation) {
+    facts.levels.insert(id(0), level);
+    // With one lease a node there is nobody beside it: then lease 1 moves in, to the free first core.
+    let node = lease(facts, 0).memory_nodes.clone().unwrap();
+    let others = facts.holders.iter().skip(2);
+    if others.clone().any(|holder| holder.memory_nodes.as_ref() == Some(&node)) {
+        return;
     }
-}
-
-/// A host of that shape on which nobody shares anything.
-pub(super) fn isolated(shape: Shape) -> Facts {
-    let Shape { nodes, cores, threads, leases } = shape;
-    let all = nodes * cores;
-    let core = |n: u32| Core {
-        socket: n / cores,
-        id: n % cores,
-        node: n / cores,
-        cpus: (0..threads).map(|t| n + t * all).collect(),
-    };
-    let list: Vec<Core> = (0..all).map(core).collect();
-    let of_node = |node: u32| -> BTreeSet<u32> {
-        list.iter().filter(|c| c.node == node).flat_map(|c| c.cpus.clone()).collect()
-    };
-    let memory = |id: u32| NumaNode { id, total: Bytes::new(4 << 30), cpus: of_node(id) };
-    let cache = |node: u32| Cache {
-        level: 3,
-        kind: "Unified".to_owned(),
-        size: Bytes::new(1 << 24),
-        cpus: of_node(node),
-    };
-    let mut host = HolderFacts::new(Holder::Host);
-    host.cpus = Some(list.iter().flat_map(|core| core.cpus.clone()).collect());
-    host.memory_nodes = Some((0..nodes).collect());
-    let own = IdRange { first: 0, count: 65536 };
-    let seen = process(0, 1, &list[0], 0);
-    host.processes = vec![ProcessFacts { user_ids: vec![own], group_ids: vec![own], ..seen }];
-    let mut holders = vec![host];
-    for number in 0..leases {
-        let node = number % nodes;
-        let core = &list[usize::try_from(node * cores + 1 + number / nodes).unwrap()];
-        let pid = 1000 + number * 100;
-        let own = process(u64::from(number) + 1, pid, core, node);
-        let runtime = ProcessFacts {
-            pids: vec![pid + 50],
-            runtime: true,
-            cpus: own.cpus.clone(),
-            memory_nodes: own.memory_nodes.clone(),
-            ..ProcessFacts::default()
-        };
-        holders.push(HolderFacts {
-            holder: Holder::Lease(id(number)),
-            cpus: Some(core.cpus.clone()),
-            memory_nodes: Some(BTreeSet::from([node])),
-            memory_max: Some(Bytes::new(256 << 20)),
-            processes: vec![own, runtime],
-            unreadable: Vec::new(),
-        });
-    }
-    Facts {
-        cores: list.clone(),
-        caches: (0..nodes).map(cache).collect(),
-        memory: (0..nodes).map(memory).collect(),
-        granted: (0..leases).map(id).collect(),
-        holders,
-        strays: Vec::new(),
-        unreadable: Vec::new(),
+    let core = facts.cores[0].clone();
+    assert_eq!(BTreeSet::from([core.node]), node);
+    facts.cache_groups.retain(|group| group.lease != Some(id(1)));
+    let moved = lease(facts, 1);
+    (moved.cpus, moved.memory_nodes) = (Some(core.cpus.clone()), Some(node.clone()));
+    for process in &mut moved.processes {
+        process.cpus = Some(core.cpus.clone());
+        process.memory_nodes = Some(node.clone());
     }
 }
 
 /// Every fault that can be planted, with the class that must tell it.
 pub(super) type Fault = (&'static str, Class, fn(&mut Facts));
 
-fn lease(facts: &mut Facts, number: usize) -> &mut HolderFacts {
+pub(super) fn lease(facts: &mut Facts, number: usize) -> &mut HolderFacts {
     &mut facts.holders[number + 1]
 }
 
@@ -117,18 +50,21 @@ fn inmate(facts: &mut Facts, number: usize) -> &mut ProcessFacts {
     &mut lease(facts, number).processes[0]
 }
 
+/// A bound as those have that are to have none.
+const NO_PAGES: HugepageFacts = HugepageFacts { max: Some(Bytes::new(0)), used: Bytes::new(0) };
+
 fn unknown(facts: &mut Facts) -> &mut HolderFacts {
     let holder = Holder::Unknown("/tenant.slice/odd one".to_owned());
-    // The last core of the last node is nobody's in `isolated`: a group of its own, with nothing of others.
+    // The first core is nobody's: a group of its own, with nothing of others.
     let core = facts.cores[0].clone();
-    let process = process(77, 7000, &core, 0);
+    let process = process(77, 7000, &core.cpus, 0);
     facts.holders.push(HolderFacts {
-        holder,
         cpus: Some(core.cpus),
         memory_nodes: Some(BTreeSet::from([0])),
         memory_max: Some(Bytes::new(1 << 20)),
+        hugepages: BTreeMap::from([(PageSize::TwoMiB, NO_PAGES)]),
         processes: vec![process],
-        unreadable: Vec::new(),
+        ..HolderFacts::new(holder)
     });
     facts.holders.last_mut().unwrap()
 }
@@ -142,9 +78,12 @@ fn split_core(facts: &mut Facts) {
         process.cpus = left.clone();
     }
     lease(facts, 0).cpus.as_mut().unwrap().insert(cpu);
+    for group in &mut facts.cache_groups {
+        group.cpus.remove(&cpu);
+    }
 }
 
-pub(super) const FAULTS: [Fault; 24] = [
+pub(super) const FAULTS: [Fault; 33] = [
     ("all CPUs of a neighbour", Class::Cpu, |facts| {
         let theirs = lease(facts, 1).cpus.clone().unwrap();
         lease(facts, 0).cpus.as_mut().unwrap().extend(theirs);
@@ -223,6 +162,40 @@ pub(super) const FAULTS: [Fault; 24] = [
         let runtime = &mut lease(facts, 0).processes[1];
         let more = runtime.pids[0] + 1;
         runtime.pids.push(more);
+    }),
+    ("somebody behind a cache of its own", Class::LastLevelCache, |facts| {
+        beside(facts, Isolation::L3);
+    }),
+    ("a cache of its own that is not known", Class::LastLevelCache, |facts| {
+        facts.levels.insert(id(0), Isolation::L3);
+        facts.caches.retain(|cache| cache.level < 3);
+    }),
+    ("somebody in a socket of its own", Class::Socket, |facts| {
+        beside(facts, Isolation::Socket);
+    }),
+    ("somebody's memory on a node of its own", Class::Socket, |facts| {
+        // All the others leave, but for the memory of one.
+        facts.holders.truncate(3);
+        facts.levels.insert(id(0), Isolation::Socket);
+        let node = lease(facts, 0).memory_nodes.clone().unwrap();
+        lease(facts, 1).memory_nodes.as_mut().unwrap().extend(node);
+    }),
+    ("huge pages without a bound", Class::HugepagesUnbounded, |facts| {
+        pages(facts, 0).max = None;
+    }),
+    ("huge pages whose bound cannot be read", Class::HugepagesUnbounded, |facts| {
+        lease(facts, 0).hugepages.clear();
+    }),
+    ("huge pages of a size that the pools seem not to have", Class::HugepagesUnbounded, |facts| {
+        let used = HugepageFacts { max: None, used: PageSize::OneGiB.bytes() };
+        lease(facts, 0).hugepages.insert(PageSize::OneGiB, used);
+    }),
+    ("bounds above all huge pages", Class::HugepagesOversubscribed, |facts| {
+        let all: u64 = facts.memory.iter().flat_map(|n| &n.hugepages).map(|p| p.total).sum();
+        pages(facts, 0).max = Some(Bytes::new((all + 1) << 21));
+    }),
+    ("bounds above huge pages that are gone", Class::HugepagesOversubscribed, |facts| {
+        facts.memory.iter_mut().for_each(|node| node.hugepages.clear());
     }),
     ("CPUs that cannot be read", Class::NotObservable, |facts| {
         lease(facts, 0).cpus = None;

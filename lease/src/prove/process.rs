@@ -6,7 +6,7 @@ use bulkhead_api::isolation::{
     Class, Facts, Holder, HolderFacts, IdRange, Namespace, ProcessFacts, Sharing,
 };
 
-use super::{between, list, neighbours, of, tenants};
+use super::{Placed, between, common, device, list, of, tenants};
 
 /// Those whose ids, namespaces and root count: not the host's own runtime.
 fn inmates(holder: &HolderFacts) -> impl Iterator<Item = &ProcessFacts> {
@@ -60,17 +60,27 @@ fn ids(
     facts: &Facts,
     found: &mut Vec<Sharing>,
 ) {
-    let all = |holder| inmates(holder).flat_map(ranges).copied().collect::<BTreeSet<IdRange>>();
-    for (a, b) in neighbours(facts) {
-        let of_b = all(b);
-        for mine in all(a) {
-            if let Some(theirs) = of_b.iter().find(|theirs| theirs.meets(mine)) {
-                let resource = format!("{what} ids {mine}");
-                let message =
-                    format!("{resource} of {} overlap {theirs} of {}", a.holder, b.holder);
-                found.push(between(class, a, b, resource, message));
-            }
+    // By where they begin: those that overlap one are open when it begins.
+    let mut all: Vec<(IdRange, Placed<'_>)> = Vec::new();
+    for placed in facts.holders.iter().enumerate() {
+        let own: BTreeSet<IdRange> = inmates(placed.1).flat_map(ranges).copied().collect();
+        let some = own.into_iter().filter(|range| range.count > 0);
+        all.extend(some.map(|range| (range, placed)));
+    }
+    all.sort_by_key(|&(range, (at, _))| (range, at));
+    let mut open: Vec<(IdRange, Placed<'_>)> = Vec::new();
+    for (range, placed) in all {
+        open.retain(|(earlier, _)| earlier.meets(range));
+        for &(earlier, other) in open.iter().filter(|(_, other)| other.0 != placed.0) {
+            let ((mine, a), (theirs, b)) = match other.0 < placed.0 {
+                true => ((earlier, other), (range, placed)),
+                false => ((range, placed), (earlier, other)),
+            };
+            let (a, b, resource) = (a.1, b.1, format!("{what} ids {mine}"));
+            let message = format!("{resource} of {} overlap {theirs} of {}", a.holder, b.holder);
+            found.push(between(class, a, b, resource, message));
         }
+        open.push((range, placed));
     }
 }
 
@@ -83,11 +93,13 @@ pub(super) fn group_ids(facts: &Facts, found: &mut Vec<Sharing>) {
 }
 
 pub(super) fn namespaces(facts: &Facts, found: &mut Vec<Sharing>) {
-    let all = |holder| -> BTreeSet<(Namespace, u64)> {
-        inmates(holder).flat_map(|process| process.namespaces.clone()).collect()
-    };
-    for (a, b) in neighbours(facts) {
-        for (kind, number) in all(a).intersection(&all(b)) {
+    let held = facts.holders.iter().enumerate().flat_map(|placed| {
+        let all = inmates(placed.1).flat_map(|process| &process.namespaces);
+        all.map(move |(&kind, &number)| ((kind, number), placed))
+    });
+    for both in common(held) {
+        let (a, b) = (both.a, both.b);
+        for (kind, number) in both.what {
             let resource = format!("{} namespace {number}", kind.name());
             let message = match (&a.holder, &b.holder) {
                 (Holder::Host, tenant) | (tenant, Holder::Host) => {
@@ -101,9 +113,12 @@ pub(super) fn namespaces(facts: &Facts, found: &mut Vec<Sharing>) {
 }
 
 pub(super) fn roots(facts: &Facts, found: &mut Vec<Sharing>) {
-    let all = |holder| inmates(holder).filter_map(|p| p.root.clone()).collect::<BTreeSet<_>>();
-    for (a, b) in neighbours(facts) {
-        for root in all(a).intersection(&all(b)) {
+    let held = facts.holders.iter().enumerate().flat_map(|placed| {
+        inmates(placed.1).filter_map(|process| process.root.as_deref()).map(move |r| (r, placed))
+    });
+    for both in common(held) {
+        let (a, b) = (both.a, both.b);
+        for root in both.what {
             let resource = format!("directory {root}");
             let message = format!("{resource} is the root of {} and of {}", a.holder, b.holder);
             found.push(between(Class::Root, a, b, resource, message));
@@ -235,4 +250,5 @@ pub(super) fn unobservable(facts: &Facts, found: &mut Vec<Sharing>) {
             say("host".to_owned(), "not observable: the host's own namespaces".to_owned());
         }
     }
+    device::unobservable(facts, found);
 }
