@@ -169,6 +169,7 @@ fn server() -> Recorded {
     let secure_boot = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
     tree.file(secure_boot, [6, 0, 0, 0, 1]);
     tree.file("proc/sys/kernel/osrelease", "6.12.117\n");
+    tree.file("proc/self/mountinfo", "");
     tree
 }
 
