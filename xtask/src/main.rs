@@ -69,7 +69,7 @@ enum Command {
     Check,
     /// Break the code on purpose, one hand-made mutant after the other: the tests must notice each.
     Mutants {
-        /// Only those whose name contains this.
+        /// Only those whose name, or crate's name, contains this.
         name: Option<String>,
     },
     /// Measure, beside the floor or peer of the same run: cargo xtask bench boot

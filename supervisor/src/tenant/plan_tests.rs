@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use bulkhead_api::inventory::{Core, CpuTopology, NumaNode};
-use bulkhead_api::lease::{CpuPartition, Holding, InstanceKind, Isolation, Workload};
+use bulkhead_api::lease::{CpuPartition, HeldVolume, Holding, InstanceKind, Isolation, Workload};
+use bulkhead_api::resource::{EXTENT, Extent};
 use bulkhead_api::units::Bytes;
 use expect_test::{Expect, expect};
 
@@ -259,6 +260,64 @@ fn limits_that_drifted_are_set_again_and_the_program_goes_on() {
             set slice of acme/a again: memory.max is max, wanted 64Mi
         "#]],
     );
+}
+
+/// A lease with a volume, and how it looks while it runs; its volume as given.
+fn stored(attached: Option<Attached>) -> Case {
+    let mut held = entry("a", spec(1, 64), &[1]);
+    held.holding.volumes.push(HeldVolume {
+        name: "data".parse().unwrap(),
+        pool: "p".to_owned(),
+        extents: vec![Extent { start: 0, length: EXTENT }],
+    });
+    let mut seen = granted(&held, ServiceState::Running);
+    let volumes = held.holding.resources().into_iter().filter(given_apart);
+    seen.resources = volumes.zip(attached).collect();
+    Case::default().want("a", spec(1, 64)).held(held).seen("a", seen)
+}
+
+#[test]
+fn a_volume_that_drifted_is_set_right_and_one_that_is_lost_stops_the_program_first() {
+    stored(Some(Attached::Yes)).check(4, &expect![""]);
+    stored(Some(Attached::Drifted("it is mounted nowhere".to_owned()))).check(
+        4,
+        &expect![[r#"
+            set volume data, 4Mi of pool p of acme/a right: it is mounted nowhere
+        "#]],
+    );
+    stored(None).check(
+        4,
+        &expect![[r#"
+            stop service of acme/a
+            give volume data, 4Mi of pool p to acme/a
+            start service of acme/a
+        "#]],
+    );
+}
+
+#[test]
+fn a_bound_of_huge_pages_that_drifted_is_set_again() {
+    let held = entry("a", spec(1, 64), &[1]);
+    let mut seen = granted(&held, ServiceState::Running);
+    seen.slice.as_mut().unwrap().hugepages = Some("hugetlb.2MB.max is max, wanted 0".to_owned());
+    Case::default().want("a", spec(1, 64)).held(held).seen("a", seen).check(
+        4,
+        &expect![[r#"
+            set slice of acme/a again: hugetlb.2MB.max is max, wanted 0
+        "#]],
+    );
+}
+
+#[test]
+fn vcpus_that_are_not_on_their_cpus_are_pinned_while_the_machine_runs() {
+    let pin = expect![[r#"
+        pin the vCPUs of acme/a
+    "#]];
+    for (pinned, steps) in [(None, expect![""]), (Some(true), expect![""]), (Some(false), pin)] {
+        let held = entry("a", spec(1, 64), &[1]);
+        let seen = ObservedLease { pinned, ..granted(&held, ServiceState::Running) };
+        Case::default().want("a", spec(1, 64)).held(held).seen("a", seen).check(4, &steps);
+    }
 }
 
 #[test]
