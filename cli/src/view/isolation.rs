@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_api::isolation::{HolderFacts, IdRange, Sharing};
+use bulkhead_api::isolation::{
+    DeviceFacts, DeviceKind, Holder, HolderFacts, IdRange, Reach, Sharing,
+};
 use bulkhead_api::statement::Statement;
 use bulkhead_api::time::Timestamp;
 
@@ -21,6 +23,10 @@ pub fn page(statement: &Statement, now: Timestamp) -> String {
     page.field("Facts", format!("sha256 {}", statement.facts_digest));
     page.field("Signed by", format!("{}, to be checked with bulkhead verify", statement.host));
     page.table("Holders", &holders(&statement.facts.holders));
+    let devices = devices(&statement.facts.devices);
+    if !devices.rows.is_empty() {
+        page.table("Devices", &devices);
+    }
     page.table("Violations", &sharings(&statement.finding.violations));
     page.table("Notes", &sharings(&statement.finding.notes));
     page.finish()
@@ -43,6 +49,22 @@ fn holders(holders: &[HolderFacts]) -> Table {
     });
     let header = vec!["HOLDER", "CPU SET", "NODES", "MEMORY", "USER IDS", "PROCESSES"];
     Table { header, rows: rows.collect() }
+}
+
+/// What leases reach, without what is the host's alone and without harmless ones.
+fn devices(devices: &[DeviceFacts]) -> Table {
+    let rows = devices.iter().filter_map(|device| {
+        let reaches = |reach: &&Reach| reach.holder != Holder::Host;
+        let holders: Vec<String> =
+            device.holders.iter().filter(reaches).map(|reach| reach.holder.to_string()).collect();
+        let name = match &device.kind {
+            DeviceKind::Mapping { name, .. } => format!("{} ({name})", device.name),
+            _ if device.kind == DeviceKind::Terminals => return None,
+            _ => device.name.clone(),
+        };
+        (!holders.is_empty()).then(|| vec![name, holders.join(" ")])
+    });
+    Table { header: vec!["DEVICE", "HOLDERS"], rows: rows.collect() }
 }
 
 fn sharings(sharings: &[Sharing]) -> Table {

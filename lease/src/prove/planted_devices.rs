@@ -52,17 +52,13 @@ fn disk_of_the_host(facts: &mut Facts, group: u32, port: &str) {
 }
 
 fn under(device: &mut DeviceFacts) -> &mut Vec<Stretch> {
-    match &mut device.kind {
-        DeviceKind::Mapping { under, .. } => under,
-        other => panic!("{other:?}"),
-    }
+    let DeviceKind::Mapping { under, .. } = &mut device.kind else { panic!("no mapping") };
+    under
 }
 
 fn key(device: &mut DeviceFacts) -> &mut Option<String> {
-    match &mut device.kind {
-        DeviceKind::Mapping { key, .. } => key,
-        other => panic!("{other:?}"),
-    }
+    let DeviceKind::Mapping { key, .. } = &mut device.kind else { panic!("no mapping") };
+    key
 }
 
 pub(super) const FAULTS: [Fault; 35] = [

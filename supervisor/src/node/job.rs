@@ -11,7 +11,8 @@ use bulkhead_api::time::Timestamp;
 use super::ask::{self, Declined};
 use super::state::{Domain, Home, Trouble};
 use super::{
-    HARDWARE_PATIENCE, LOOK, Node, SETTLE, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat, next_reading,
+    HARDWARE_PATIENCE, LOOK, Node, SETTLE, STATEMENT, STATEMENT_AGAIN, STATEMENT_LATEST, Seat,
+    next_reading,
 };
 use crate::class;
 use crate::host::systemd::{Systemd, SystemdError};
@@ -130,10 +131,10 @@ impl Node {
             // granted while this looks, so that what it sees is what the ledger says.
             let changed = !pass.changes.is_empty();
             let look = (due || changed) && (pass.settled || overdue);
-            let granted = tenants.granted();
+            let claims = tenants.claims();
             let round = match look {
                 true => {
-                    let prove = move || proof::round(&paths, &inventory, &granted, moment);
+                    let prove = move || proof::round(&paths, &inventory, &claims, moment);
                     tokio::task::spawn_blocking(prove).await.ok()
                 }
                 false => None,
@@ -151,8 +152,7 @@ impl Node {
                 self.hardware_since = None;
                 self.state.hardware_hangs = false;
                 let again = std::mem::take(&mut self.hardware_again);
-                let pause =
-                    if again { SETTLE } else { next_reading(load::since_kernel_start()) };
+                let pause = if again { SETTLE } else { next_reading(load::since_kernel_start()) };
                 self.hardware_due = Some(Instant::now() + pause);
             }
             Done::Opened(Ok(tenants)) => {

@@ -10,22 +10,29 @@
 //! |---|---|
 //! | [`observe`] | control groups of leases, and who is in them |
 //! | [`process`] | one process: where it runs, as whom, what it sees |
+//! | [`reach`], [`mounts`] | device files and file systems that a lease reaches |
+//! | [`devices`], [`mapping`] | what those are, and what they lie on |
+//! | [`share`] | huge pages, ways of caches |
 //! | [`ring`] | the last statements, which outlive the supervisor |
 //!
-//! Nothing here reads the ledger or a spec but for the names of the leases that were granted.
+//! Nothing here reads the ledger or a spec but for the names of the leases that were granted and their isolation levels.
 
+pub mod devices;
+pub mod mapping;
+pub mod mounts;
 pub mod observe;
 pub mod process;
+pub mod reach;
 pub mod ring;
+pub mod share;
+mod sys;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use ::ring::rand::SystemRandom;
 use bulkhead_api::chain::Chain;
-use bulkhead_api::id::LeaseId;
 use bulkhead_api::inventory::Inventory;
 use bulkhead_api::isolation::{Facts, Finding, Sharing};
 use bulkhead_api::statement::{MakeError, SignedStatement, Statement, facts_digest, sign};
@@ -33,6 +40,7 @@ use bulkhead_api::time::Timestamp;
 use bulkhead_lease::prove::prove;
 use tracing::warn;
 
+use self::observe::Claims;
 use self::ring::Ring;
 use crate::paths::Paths;
 use crate::receipts::shelf::ShelfError;
@@ -66,9 +74,10 @@ pub struct Seen {
 
 /// Looks at the host below `root`; a violation is looked at again a few times before it is believed.
 #[must_use]
-pub fn look(root: &Path, inventory: &Inventory, granted: &BTreeSet<LeaseId>) -> Seen {
+pub fn look(root: &Path, inventory: &Inventory, claims: &Claims) -> Seen {
     let once = || {
-        let facts = observe::facts(root, inventory, granted);
+        let mappings = devices::mappings(root);
+        let facts = observe::facts(root, inventory, claims, mappings);
         let finding = prove(&facts);
         Seen { facts, finding }
     };
@@ -139,13 +148,8 @@ pub struct Round {
 
 /// Looks, proves, states. A host without identity has no key to sign with yet and only looks.
 #[must_use]
-pub fn round(
-    paths: &Paths,
-    inventory: &Inventory,
-    granted: &BTreeSet<LeaseId>,
-    moment: Moment,
-) -> Round {
-    let seen = look(&paths.root, inventory, granted);
+pub fn round(paths: &Paths, inventory: &Inventory, claims: &Claims, moment: Moment) -> Round {
+    let seen = look(&paths.root, inventory, claims);
     let violations = seen.finding.violations.clone();
     let unkept = match identity::load(&paths.identity()) {
         Ok(Some(identity)) => {
@@ -173,5 +177,7 @@ pub fn sentence(violations: &[Sharing]) -> String {
     sentence
 }
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;

@@ -16,9 +16,14 @@ use std::path::{Path, PathBuf};
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::inventory::Inventory;
-use bulkhead_api::isolation::{Facts, Holder, HolderFacts, IdRange, ProcessFacts, Stray};
+use bulkhead_api::isolation::{
+    Facts, Holder, HolderFacts, IdRange, Namespace, ProcessFacts, Stray,
+};
+use bulkhead_api::lease::Isolation;
 
-use super::process;
+use super::mapping::Mapping;
+use super::reach::Reached;
+use super::{devices, process, share};
 use crate::host::cpulist;
 use crate::tenant::cgroup;
 use crate::tenant::name::{self, Kind, ROOT_SLICE};
@@ -30,19 +35,42 @@ const TENANT_IDS: u32 = 0x1000_0000;
 /// Groups within groups that are looked at; the supervisor makes three.
 const DEPTH: usize = 32;
 
-/// Observes the host below `root`. Topology is the inventory's, which was read from sysfs.
+/// What the records say: the names of the leases that were granted, and what each is to have to itself.
+pub type Claims = BTreeMap<LeaseId, Isolation>;
+
+/// Observes the host below `root`. Topology is the inventory's, which was read from sysfs; `mappings` are those of the
+/// device mapper.
 #[must_use]
-pub fn facts(root: &Path, inventory: &Inventory, granted: &BTreeSet<LeaseId>) -> Facts {
+pub fn facts(
+    root: &Path,
+    inventory: &Inventory,
+    claims: &Claims,
+    mappings: Result<Vec<Mapping>, String>,
+) -> Facts {
+    let above = |(_, level): &(&LeaseId, &Isolation)| **level != Isolation::Core;
     let mut facts = Facts {
         cores: inventory.cpu.cores.clone(),
         caches: inventory.cpu.caches.clone(),
         memory: inventory.memory.clone(),
-        granted: granted.clone(),
+        granted: claims.keys().cloned().collect(),
+        levels: claims.iter().filter(above).map(|(id, level)| (id.clone(), *level)).collect(),
         ..Facts::default()
     };
+    facts.unreadable.extend(share::pools(root, &mut facts.memory).err());
     facts.holders.push(host(root));
-    if let Err(why) = holders(root, &mut facts.holders) {
+    let mut reached = Vec::new();
+    if let Err(why) = holders(root, &mut facts.holders, &mut reached) {
         facts.unreadable.push(why);
+    }
+    let mappings = mappings.unwrap_or_else(|why| {
+        facts.unreadable.push(why);
+        Vec::new()
+    });
+    facts.devices = devices::devices(root, &mappings, &reached);
+    facts.functions = devices::functions(&inventory.pci, &facts.devices);
+    match share::cache_groups(root) {
+        Ok(groups) => facts.cache_groups = groups,
+        Err(why) => facts.unreadable.push(why),
     }
     let known = facts.holders.iter().flat_map(|holder| &holder.processes);
     let known: BTreeSet<u32> = known.flat_map(|process| process.pids.iter().copied()).collect();
@@ -80,7 +108,15 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn holders(root: &Path, holders: &mut Vec<HolderFacts>) -> Result<(), String> {
+fn holders(
+    root: &Path,
+    holders: &mut Vec<HolderFacts>,
+    reached: &mut Vec<(Holder, Reached)>,
+) -> Result<(), String> {
+    let mut add = |(facts, of_it): (HolderFacts, Reached)| {
+        reached.push((facts.holder.clone(), of_it));
+        holders.push(facts);
+    };
     let tenants = cgroup::tenants(root);
     let groups = match entries(&tenants) {
         // Without it no lease was ever granted since the host booted.
@@ -93,18 +129,27 @@ fn holders(root: &Path, holders: &mut Vec<HolderFacts>) -> Result<(), String> {
             Some((id, Kind::Slice)) => Holder::Lease(id),
             _ => Holder::Unknown(format!("/{ROOT_SLICE}/{name}")),
         };
-        holders.extend(holder_facts(root, &group, holder, true));
+        if let Some(found) = holder_facts(root, &group, holder, true) {
+            add(found);
+        }
     }
     let direct = holder_facts(root, &tenants, Holder::Unknown(format!("/{ROOT_SLICE}")), false);
     // The slice above all leases holds nothing of its own unless somebody is in it.
-    holders.extend(
-        direct.filter(|direct| !direct.processes.is_empty() || !direct.unreadable.is_empty()),
-    );
+    if let Some(found) = direct
+        && (!found.0.processes.is_empty() || !found.0.unreadable.is_empty())
+    {
+        add(found);
+    }
     Ok(())
 }
 
-/// One control group; `None` where it is gone.
-fn holder_facts(root: &Path, group: &Path, holder: Holder, below: bool) -> Option<HolderFacts> {
+/// One control group, and what its processes reach; `None` where it is gone.
+fn holder_facts(
+    root: &Path,
+    group: &Path,
+    holder: Holder,
+    below: bool,
+) -> Option<(HolderFacts, Reached)> {
     let mut facts = HolderFacts::new(holder);
     match cgroup::slice(group) {
         Ok(None) => return None,
@@ -116,13 +161,32 @@ fn holder_facts(root: &Path, group: &Path, holder: Holder, below: bool) -> Optio
         }
         Err(error) => facts.unreadable.push(Chain(&error).to_string()),
     }
+    match share::hugepages(group) {
+        Ok(pages) => facts.hugepages = pages,
+        Err(why) => facts.unreadable.push(why),
+    }
     let mut pids = BTreeSet::new();
     collect(group, below.then_some(DEPTH), &mut pids, &mut facts.unreadable);
+    // Views of file systems that were looked at.
+    let (mut reached, mut views) = (Reached::default(), BTreeSet::new());
     let mut alike: BTreeMap<Vec<u8>, ProcessFacts> = BTreeMap::new();
     for pid in pids {
         let dir = root.join("proc").join(pid.to_string());
         let Some((seen, unreadable)) = process::facts(&dir, pid) else { continue };
         facts.unreadable.extend(unreadable);
+        if !seen.runtime {
+            let view = (seen.namespaces.get(&Namespace::Mnt).copied(), seen.root.clone());
+            let mut unseen = vec![reached.open_files(&dir, pid).err()];
+            if !views.contains(&view) {
+                match reached.file_systems(&dir, pid) {
+                    Ok(()) => drop(views.insert(view)),
+                    Err(why) => unseen.push(Some(why)),
+                }
+            }
+            // What ended while it was looked at could not be for that reason.
+            let unseen = unseen.into_iter().flatten();
+            facts.unreadable.extend(unseen.filter(|_| !process::is_gone(&dir)));
+        }
         let kind = ProcessFacts { pids: Vec::new(), ..seen };
         // Two that are alike have equal JSON; what cannot be written is alike to nobody.
         let key = serde_json::to_vec(&kind).unwrap_or_else(|_| pid.to_be_bytes().to_vec());
@@ -130,7 +194,7 @@ fn holder_facts(root: &Path, group: &Path, holder: Holder, below: bool) -> Optio
     }
     facts.processes = alike.into_values().collect();
     facts.processes.sort_by_key(|process| process.pids.first().copied());
-    Some(facts)
+    Some((facts, reached))
 }
 
 /// Process ids in a group and, down to a depth, in those below it.

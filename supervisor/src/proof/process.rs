@@ -132,14 +132,19 @@ pub fn facts(dir: &Path, pid: u32) -> Option<(ProcessFacts, Vec<String>)> {
         }
     }
     // What ended while it was looked at could not be read for that reason.
-    if !unreadable.is_empty() {
-        match fs::read(dir.join("status")) {
-            Err(error) if ended(&error) => return None,
-            Ok(text) if status(&String::from_utf8_lossy(&text)).dead => return None,
-            _ => {}
-        }
+    if !unreadable.is_empty() && is_gone(dir) {
+        return None;
     }
     Some((seen, unreadable))
+}
+
+/// Whether a process has ended by now.
+#[must_use]
+pub fn is_gone(dir: &Path) -> bool {
+    match fs::read(dir.join("status")) {
+        Err(error) => ended(&error),
+        Ok(text) => status(&String::from_utf8_lossy(&text)).dead,
+    }
 }
 
 /// The namespaces of a process.

@@ -1,27 +1,37 @@
 //! Hosts as directory trees: what is read of them, what follows, and what is signed and kept.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::PathBuf;
 
+use bulkhead_api::id::LeaseId;
 use bulkhead_api::inventory::{Core, CpuTopology, NumaNode};
 use bulkhead_api::isolation::{Class, Holder, IdRange, Namespace, Stray};
+use bulkhead_api::lease::Isolation;
 use bulkhead_api::signed::Refusal;
 use bulkhead_api::statement::{verify, verify_chain};
 use bulkhead_api::units::Bytes;
 use tempfile::TempDir;
 
+use super::mapping::Mapping;
+use super::observe::Claims;
 use super::ring::KEPT;
 use super::*;
 use crate::testing::{Authority, host_id};
 use crate::uplink::identity::Named;
 
+/// What every container has: a root in memory, and null on a file of its own.
+pub(super) const MOUNTS: &str = "30 20 0:25 / / ro,nosuid - tmpfs tmpfs rw\n\
+    31 30 0:61 / /dev rw,nosuid - tmpfs tmpfs rw\n\
+    32 31 0:6 /null /dev/null rw,nosuid - devtmpfs udev rw\n";
+
 /// A host of four cores with two CPUs each on one node, and the directories of its kernel.
-struct Host(TempDir);
+pub(super) struct Host(TempDir);
 
 impl Host {
     /// Without leases.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let host = Self(tempfile::tempdir().unwrap());
         host.write("sys/fs/cgroup/cpuset.cpus.effective", "0-7\n");
         host.write("sys/fs/cgroup/cpuset.mems.effective", "0\n");
@@ -32,7 +42,7 @@ impl Host {
     }
 
     /// With the leases acme/a on CPUs 2-3 and other/b on CPUs 4-5, each with runtime and program.
-    fn leased() -> Self {
+    pub(super) fn leased() -> Self {
         let host = Self::new();
         host.lease("acme.a", 100, "2-3", 0x1000_0000 + 2 * 65536);
         host.lease("other.b", 200, "4-5", 0x1000_0000 + 4 * 65536);
@@ -80,46 +90,57 @@ impl Host {
         }
         // Alike namespaces have alike roots.
         let root = self.path(&format!("roots/{first_ns}"));
-        fs::create_dir_all(&root).unwrap();
+        fs::create_dir_all(root.join("dev")).unwrap();
+        fs::create_dir_all(self.path(&format!("{below}/task/{pid}/fd"))).unwrap();
+        self.write(&format!("{below}/mountinfo"), MOUNTS);
         symlink(root, self.path(&format!("{below}/root"))).unwrap();
     }
 
-    fn path(&self, below: &str) -> PathBuf {
+    pub(super) fn path(&self, below: &str) -> PathBuf {
         self.0.path().join(below)
     }
 
-    fn write(&self, below: &str, text: &str) {
+    pub(super) fn write(&self, below: &str, text: &str) {
         let path = self.path(below);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn slice(&self, stem: &str, file: &str, text: &str) {
+    pub(super) fn slice(&self, stem: &str, file: &str, text: &str) {
         self.write(&format!("sys/fs/cgroup/tenant.slice/tenant-{stem}.slice/{file}"), text);
     }
 
-    fn facts(&self) -> Facts {
-        observe::facts(self.0.path(), &inventory(), &granted())
+    pub(super) fn facts(&self) -> Facts {
+        self.facts_with(Ok(Vec::new()))
     }
 
-    fn violations(&self) -> Vec<(Class, String)> {
+    pub(super) fn facts_with(&self, mappings: Result<Vec<Mapping>, String>) -> Facts {
+        observe::facts(self.0.path(), &inventory(), &claims(), mappings)
+    }
+
+    pub(super) fn violations(&self) -> Vec<(Class, String)> {
         let violations = prove(&self.facts()).violations;
         violations.into_iter().map(|violation| (violation.class, violation.message)).collect()
     }
 }
 
-fn id(tenant: &str, name: &str) -> LeaseId {
+pub(super) fn id(tenant: &str, name: &str) -> LeaseId {
     LeaseId { tenant: tenant.parse().unwrap(), name: name.parse().unwrap() }
 }
 
-fn granted() -> BTreeSet<LeaseId> {
-    BTreeSet::from([id("acme", "a"), id("other", "b")])
+pub(super) fn claims() -> Claims {
+    [id("acme", "a"), id("other", "b")].map(|id| (id, Isolation::Core)).into()
 }
 
-fn inventory() -> Inventory {
+pub(super) fn inventory() -> Inventory {
     let core =
         |id: u32| Core { socket: 0, id, node: 0, cpus: BTreeSet::from([2 * id, 2 * id + 1]) };
-    let node = NumaNode { id: 0, total: Bytes::new(4 << 30), cpus: (0..8).collect(), hugepages: Vec::new() };
+    let node = NumaNode {
+        id: 0,
+        total: Bytes::new(4 << 30),
+        cpus: (0..8).collect(),
+        hugepages: Vec::new(),
+    };
     let cpu = CpuTopology { cores: (0..4).map(core).collect(), ..CpuTopology::default() };
     Inventory { cpu, memory: vec![node], ..Inventory::default() }
 }
@@ -144,7 +165,8 @@ fn two_leases_are_read_whole_and_are_isolated() {
 fn a_host_that_never_had_a_lease_is_isolated() {
     assert_eq!(Host::new().violations(), []);
     let empty = tempfile::tempdir().unwrap();
-    let facts = observe::facts(empty.path(), &Inventory::default(), &BTreeSet::new());
+    let (inventory, claims) = (Inventory::default(), Claims::new());
+    let facts = observe::facts(empty.path(), &inventory, &claims, Ok(Vec::new()));
     assert_eq!(prove(&facts).violations, []);
 }
 
@@ -186,7 +208,7 @@ fn a_network_of_the_host_and_root_ids_are_found() {
 
 #[test]
 fn what_cannot_be_read_is_not_isolated() {
-    for file in ["ns/net", "root", "uid_map", "gid_map"] {
+    for file in ["ns/net", "root", "uid_map", "gid_map", "mountinfo"] {
         let host = Host::leased();
         fs::remove_file(host.path(&format!("proc/101/{file}"))).unwrap();
         let classes: Vec<Class> = host.violations().into_iter().map(|(class, _)| class).collect();
@@ -252,7 +274,7 @@ fn statements_are_believed_by_the_fleet_ca_alone_and_follow_each_other() {
     let (authority, ring) = (Authority::new(), Ring::new(host.path("isolation"), 3));
     let identity = identity(&authority);
     for _ in 0..5 {
-        let seen = look(host.0.path(), &inventory(), &granted());
+        let seen = look(host.0.path(), &inventory(), &claims());
         let signed = state(&ring, &identity, moment(1), seen).unwrap();
         verify(&signed, authority.ca_pem()).unwrap();
     }
@@ -266,7 +288,7 @@ fn statements_are_believed_by_the_fleet_ca_alone_and_follow_each_other() {
     assert_eq!(mode(host.path("isolation/0000000005.json")), 0o600);
     assert_eq!(mode(host.path("isolation")), 0o700);
     // Another boot begins anew, and what was of the one before is no longer kept beside it.
-    let seen = look(host.0.path(), &inventory(), &granted());
+    let seen = look(host.0.path(), &inventory(), &claims());
     state(&ring, &identity, moment(2), seen).unwrap();
     assert_eq!(ring.last().unwrap().unwrap().1.sequence, 1);
     assert_eq!(ring.all().unwrap().len(), 1);
@@ -278,7 +300,7 @@ fn a_chain_with_a_gap_or_of_another_fleet_is_refused() {
     let (authority, ring) = (Authority::new(), Ring::new(host.path("isolation"), KEPT));
     let identity = identity(&authority);
     for _ in 0..3 {
-        let seen = look(host.0.path(), &inventory(), &granted());
+        let seen = look(host.0.path(), &inventory(), &claims());
         state(&ring, &identity, moment(1), seen).unwrap();
     }
     let mut chain = ring.all().unwrap();
@@ -299,7 +321,7 @@ fn a_statement_for_somebody_elses_certificate_is_refused() {
     let authority = Authority::new();
     let (chain_pem, key_pem) = authority.host("spiffe://bulkhead/site/s1/host/s1-000002");
     let identity = Identity { chain_pem, key_pem, ..identity(&authority) };
-    let seen = look(host.0.path(), &inventory(), &granted());
+    let seen = look(host.0.path(), &inventory(), &claims());
     let ring = Ring::new(host.path("isolation"), KEPT);
     let signed = state(&ring, &identity, moment(1), seen).unwrap();
     let refusal = verify(&signed, authority.ca_pem()).unwrap_err();
@@ -314,7 +336,7 @@ fn a_damaged_statement_begins_the_chain_anew() {
     let host = Host::leased();
     let (authority, ring) = (Authority::new(), Ring::new(host.path("isolation"), KEPT));
     let identity = identity(&authority);
-    let seen = || look(host.0.path(), &inventory(), &granted());
+    let seen = || look(host.0.path(), &inventory(), &claims());
     state(&ring, &identity, moment(1), seen()).unwrap();
     host.write("isolation/0000000001.json", "{");
     state(&ring, &identity, moment(1), seen()).unwrap();
@@ -325,7 +347,7 @@ fn a_damaged_statement_begins_the_chain_anew() {
 fn a_violation_that_stays_is_stated_and_told_in_one_sentence() {
     let host = Host::leased();
     host.slice("acme.a", "cpuset.cpus.effective", "2-7\n");
-    let seen = look(host.0.path(), &inventory(), &granted());
+    let seen = look(host.0.path(), &inventory(), &claims());
     assert_eq!(seen.finding.violations.len(), 1, "{:?}", seen.finding);
     assert_eq!(sentence(&seen.finding.violations), "CPUs 4-5 are in effect for acme/a and other/b");
     let many = vec![seen.finding.violations[0].clone(); 5];
@@ -340,7 +362,7 @@ fn the_host_says_whether_it_is_isolated() {
 
     let host = Host::leased();
     host.slice("acme.a", "cpuset.cpus.effective", "2-7\n");
-    let violations = look(host.0.path(), &inventory(), &granted()).finding.violations;
+    let violations = look(host.0.path(), &inventory(), &claims()).finding.violations;
     let told = |isolation: Option<Round>| -> Condition {
         let state = State { isolation, ..State::new(1, Inventory::default()) };
         let moment = Moment { now: Timestamp::now(), seq: 1, supervisor_rss: 1 };
@@ -361,7 +383,7 @@ fn the_host_says_whether_it_is_isolated() {
 fn a_round_without_an_identity_looks_and_says_why_nothing_is_signed() {
     let host = Host::leased();
     let paths = Paths::below(host.0.path());
-    let round = round(&paths, &inventory(), &granted(), moment(1));
+    let round = round(&paths, &inventory(), &claims(), moment(1));
     assert_eq!(round.violations, []);
     let why = "the host has no certificate to sign with yet";
     assert_eq!(round.unkept.as_deref(), Some(why));

@@ -12,7 +12,7 @@
 //! | [`converge`] | look, plan, apply, look again; pauses after failures |
 //! | [`machine`], `resources`, [`observe`] | the real host: one step, one look |
 //! | [`name`], [`units`] | a lease's units: names and properties. Pure |
-//! | [`bundle`] | the container's configuration |
+//! | [`bundle`], [`cdi`] | the container's configuration; what vendors' devices add to it |
 //! | [`vm`] | virtual machines |
 //! | [`cgroup`], [`files`], [`log`] | limits read back, a lease's directory, its console |
 //! | [`fetch`] | downloads in the background |
@@ -21,6 +21,7 @@
 
 mod asked;
 pub mod bundle;
+pub mod cdi;
 pub mod cgroup;
 pub mod converge;
 pub mod error;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::{HostId, LeaseId};
 use bulkhead_api::inventory::Inventory;
-use bulkhead_api::lease::{LeasePhase, LeaseStatus, ReportedLease};
+use bulkhead_api::lease::{Isolation, LeasePhase, LeaseStatus, ReportedLease};
 use bulkhead_api::resource::{Quarantined, Resource};
 use bulkhead_api::spec::HostSpec;
 use bulkhead_api::time::Timestamp;
@@ -180,6 +181,13 @@ impl Tenants {
     #[must_use]
     pub fn granted(&self) -> BTreeSet<LeaseId> {
         self.machine.ledger.entries.iter().map(|entry| entry.id.clone()).collect()
+    }
+
+    /// The same with what each is to have to itself: what the isolation proof holds against what it observes.
+    #[must_use]
+    pub fn claims(&self) -> BTreeMap<LeaseId, Isolation> {
+        let entries = self.machine.ledger.entries.iter();
+        entries.map(|entry| (entry.id.clone(), entry.spec.isolation)).collect()
     }
 
     /// Has resources in quarantine erased again by the next pass: that one, or all. Says how many.

@@ -7,11 +7,9 @@ use bulkhead_api::isolation::{Class, DeviceFacts, DeviceKind, Facts, Sharing};
 use super::{called, meetings, sharing, tenants};
 
 fn slices_of(facts: &Facts) -> impl Iterator<Item = ((&str, u32), &DeviceFacts)> {
-    facts.devices.iter().filter_map(|device| match &device.kind {
-        DeviceKind::GpuSlice { gpu, gpu_instance, .. } => {
-            Some(((gpu.as_str(), *gpu_instance), device))
-        }
-        _ => None,
+    facts.devices.iter().filter_map(|device| {
+        let DeviceKind::GpuSlice { gpu, gpu_instance, .. } = &device.kind else { return None };
+        Some(((gpu.as_str(), *gpu_instance), device))
     })
 }
 

@@ -172,7 +172,8 @@ pub(super) fn missing(facts: &Facts, device: &DeviceFacts) -> Option<String> {
         return Some("its PCI functions".to_owned());
     }
     for _ in 0..DEPTH {
-        let Some(parent) = at.and_then(|function| function.parent.as_deref()) else { return None };
+        // At a root bus the way is known to its end.
+        let parent = at.and_then(|function| function.parent.as_deref())?;
         at = of_bdf(parent);
         if at.is_none() {
             return Some(format!("bridge {parent} above it"));
