@@ -88,7 +88,12 @@ fn inventory() -> Inventory {
 /// As a granted lease looks.
 fn granted(entry: &Entry) -> ObservedLease {
     ObservedLease {
-        slice: Some(ObservedSlice { limits: Limits::of(entry), active: true, populated: true }),
+        slice: Some(ObservedSlice {
+            limits: Limits::of(entry),
+            hugepages: None,
+            active: true,
+            populated: true,
+        }),
         service: Some(ObservedService {
             state: ServiceState::Running,
             pid: Some(7),
@@ -135,9 +140,20 @@ fn held(number: u32, entry: &Entry) -> HolderFacts {
 }
 
 fn facts(inventory: &Inventory, ledger: &Ledger) -> Facts {
+    let observer = ProcessFacts {
+        pids: vec![1],
+        cpus: Some(BTreeSet::from([0, CORES])),
+        memory_nodes: Some(BTreeSet::from([0, 1])),
+        user_ids: vec![IdRange { first: 0, count: 1 }],
+        group_ids: vec![IdRange { first: 0, count: 1 }],
+        namespaces: (1..).zip(Namespace::ALL).map(|(number, name)| (name, number)).collect(),
+        root: Some("0:1".to_owned()),
+        ..ProcessFacts::default()
+    };
     let host = HolderFacts {
         cpus: Some(BTreeSet::from([0, CORES])),
         memory_nodes: Some(BTreeSet::from([0, 1])),
+        processes: vec![observer],
         ..HolderFacts::new(Holder::Host)
     };
     let leases = (0..).zip(&ledger.entries).map(|(number, entry)| held(number, entry));

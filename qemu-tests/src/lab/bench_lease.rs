@@ -2,7 +2,7 @@
 //!
 //! | figure | how |
 //! |---|---|
-//! | plan, prove | in a process of this machine, without any emulator: `examples/lease_speed.rs`, medians |
+//! | plan, prove | in a process of this machine, without any emulator: `examples/lease_speed.rs`, medians; `plan_new_us`, 16 leases placed at once on an empty host, is shown without a goal |
 //! | grant | processor time of the supervisor's control group in the guest, per lease from its document to its process: its own threads and the tools that it starts, systemd and crun not among them |
 //! | idle | the same over a minute with 16 leases that run; its memory at the end of it |
 //!
@@ -67,12 +67,6 @@ fn decisions(workspace: &Workspace) -> Result<Vec<Goal>> {
             what: "plan, 16 leases and 8 GPUs, one comes and one goes, us",
             key: "plan_us",
             found: figure("plan_us")?,
-            at_most: 200.0,
-        },
-        Goal {
-            what: "plan, 16 leases all new, us",
-            key: "plan_new_us",
-            found: figure("plan_new_us")?,
             at_most: 200.0,
         },
         Goal {
