@@ -179,7 +179,8 @@ fn properties_have_the_types_that_systemd_documents() {
     let paths = crate::paths::Paths::below(Path::new("/"));
     let id = bulkhead_api::id::LeaseId { tenant: "a".parse().unwrap(), name: "b".parse().unwrap() };
     let dir = LeaseDir::new(&paths, &id);
-    let service = units::service(&id, RestartPolicy::Always, &dir, Path::new("/run/crun"), None);
+    let crun = Path::new("/run/crun");
+    let service = units::service(&id, RestartPolicy::Always, &dir, crun, None, &[]);
     let slice = units::slice(&id, &Limits::default());
     let types: BTreeMap<&str, String> = slice
         .iter()

@@ -8,7 +8,9 @@
 //! is compared with all 64 bits of the argument, of which the kernel takes the lower half: hence "greater
 //! than netlink" and not a list.
 
-use std::io::{self, Read as _};
+use std::fs;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use bulkhead_api::lease::{Holding, InstanceKind, Volume};
@@ -20,6 +22,7 @@ use crate::oci::manifest::{ManifestError, Program};
 use crate::oci::pull::Image;
 use crate::oci::root::{IDS, Root};
 use crate::paths::Paths;
+use crate::tenant::cdi::{self, CdiError, Edits, Numbers};
 use crate::tenant::files::LeaseDir;
 use crate::tenant::vm::{self, VmError};
 
@@ -53,6 +56,17 @@ pub enum BundleError {
     /// What a virtual machine is made of.
     #[error(transparent)]
     Vm(#[from] VmError),
+    /// What a vendor's device is to a container.
+    #[error(transparent)]
+    Cdi(#[from] CdiError),
+    /// Where vendors describe their devices.
+    #[error("list the CDI specs in {path}")]
+    Specs {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A lease of the whole host runs nothing here.
     #[error("a bareMetal lease is no program of this host's")]
     WholeHost,
@@ -249,11 +263,68 @@ pub fn make(
                 .map_err(|source| BundleError::Image { path: path.clone(), source })?;
             let (passwd, group) = (small(&root, "etc/passwd"), small(&root, "etc/group"));
             let user = user(&image.program.user, &passwd, &group)?;
-            config(entry, &image.program, user, dir.path())
+            let mut config = config(entry, &image.program, user, dir.path())?;
+            if let Some(edits) = edits(&paths.root, &entry.holding)? {
+                cdi::apply(&mut config, &edits, &|path| numbers(&paths.root, path))?;
+            }
+            Ok(config)
         }
         InstanceKind::Vm => vm::make(&paths.root, dir.path(), entry),
         InstanceKind::BareMetal => Err(BundleError::WholeHost),
     }
+}
+
+/// What a container's unit may use of its lease's devices, as systemd's `DeviceAllow`; nothing of other instances.
+///
+/// # Errors
+/// [`BundleError::Cdi`], [`BundleError::Specs`].
+pub fn devices(root: &Path, entry: &Entry) -> Result<Vec<(String, String)>, BundleError> {
+    if entry.spec.instance != InstanceKind::Container {
+        return Ok(Vec::new());
+    }
+    let Some(edits) = edits(root, &entry.holding)? else { return Ok(Vec::new()) };
+    Ok(cdi::allow(&edits, &|path| numbers(root, path))?)
+}
+
+/// What the CDI specs of the host say of held devices. Without such a device nothing is read.
+fn edits(root: &Path, holding: &Holding) -> Result<Option<Edits>, BundleError> {
+    let names = cdi::names(holding);
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let mut files = Vec::new();
+    for (folder, path) in cdi::FOLDERS.iter().map(|folder| root.join(folder)).enumerate() {
+        let specs = |source| BundleError::Specs { path: path.clone(), source };
+        let mut found = match fs::read_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            found => found.and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(specs)?,
+        };
+        found.retain(|entry| entry.path().extension().is_some_and(|end| end == "json"));
+        found.sort_by_key(fs::DirEntry::file_name);
+        files.extend(found.iter().map(|entry| {
+            let text = spec(&entry.path()).map_err(|error| error.to_string());
+            cdi::File { folder, path: entry.path(), text }
+        }));
+    }
+    Ok(Some(cdi::edits(&files, &names)?))
+}
+
+fn spec(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(SMALL).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// A device node of the host; links are not followed, as nobody else follows them.
+fn numbers(root: &Path, path: &Path) -> io::Result<Numbers> {
+    let about = fs::symlink_metadata(root.join(path.strip_prefix("/").unwrap_or(path)))?;
+    let kind = match about.file_type() {
+        kind if kind.is_char_device() => 'c',
+        kind if kind.is_block_device() => 'b',
+        _ => return Err(io::Error::new(ErrorKind::InvalidInput, "it is no device node")),
+    };
+    let (major, minor) = (nix::sys::stat::major(about.rdev()), nix::sys::stat::minor(about.rdev()));
+    Ok(Numbers { kind, major, minor })
 }
 
 /// A small file of an image; empty where there is none that can be read.

@@ -99,8 +99,7 @@ impl SimHost {
             Step::Record(new) => {
                 let wanted = all_units(new);
                 for other in ledger.entries.iter().filter(|entry| entry.id != new.id) {
-                    let held: BTreeSet<Unit> =
-                        ledger.dirty(other).iter().flat_map(units).collect();
+                    let held: BTreeSet<Unit> = ledger.dirty(other).iter().flat_map(units).collect();
                     assert!(held.is_disjoint(&wanted), "{step} while {} holds", other.id);
                 }
                 for unit in &wanted {
@@ -173,7 +172,10 @@ impl SimHost {
                 assert!(ledger.quarantine.iter().any(kept), "{step} of nobody");
             }
             Step::Sanitise { id, .. } => {
-                assert!(entry.is_some_and(|entry| entry.releasing), "{step} of a lease that is held");
+                assert!(
+                    entry.is_some_and(|entry| entry.releasing),
+                    "{step} of a lease that is held"
+                );
                 let sim = self.sim(id);
                 let used = sim.service || sim.stopping.is_some() || sim.slice.is_some();
                 assert!(!used && sim.mounts == 0, "{step} while it is used");
@@ -522,6 +524,24 @@ fn what_is_not_clean_is_kept_from_everybody_until_it_is() {
     passes(&mut host, &one("c"), 3);
     assert_eq!(host.ledger.quarantine, []);
     judge(&host, &one("c"), 3);
+}
+
+#[test]
+fn a_resource_whose_erase_fails_holds_up_no_other_one() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut host = SimHost::default();
+    let mut failures = Failures::new();
+    passes(&mut host, &Desired::from([(id("a"), spec(1, 64))]), 3);
+    let leave = host.leases.remove(&id("a")).map(|_| Desired::new()).unwrap();
+    host.ledger.release(&id("a"));
+    host.ledger.cleaned(&id("a"), &Resource::Instance);
+    host.broken.insert(id("a"), 1);
+    let inventory = inventory(3);
+    runtime.block_on(converge(&mut host, &leave, &inventory, &mut failures, at(0))).unwrap();
+    let entry = host.ledger.entry(&id("a")).expect("memory has no receipt");
+    let clean: Vec<ResourceClass> = entry.clean.iter().map(Resource::class).collect();
+    assert_eq!(clean, [ResourceClass::Instance, ResourceClass::Cpu], "memory failed");
+    assert!(failures.contains_key(&id("a")));
 }
 
 #[test]

@@ -95,13 +95,14 @@ impl LeaseHost for Machine {
         for id in ids {
             match observe::lease(&self.paths, &self.systemd, &rows, &mountinfo, &id).await {
                 Ok(seen) => {
-                    let resources = match resources.remove(&id).unwrap_or_else(|| Ok(BTreeMap::new())) {
-                        Ok(resources) => resources,
-                        Err(why) => {
-                            observed.unreadable.insert(id, why);
-                            continue;
-                        }
-                    };
+                    let resources =
+                        match resources.remove(&id).unwrap_or_else(|| Ok(BTreeMap::new())) {
+                            Ok(resources) => resources,
+                            Err(why) => {
+                                observed.unreadable.insert(id, why);
+                                continue;
+                            }
+                        };
                     let fetching = self.fetches.is_running(&id);
                     let pinned = self.pinned(&id, &seen);
                     let mut seen = ObservedLease { fetching, resources, pinned, ..seen };
@@ -389,7 +390,8 @@ impl Machine {
         let runtime = self.paths.run.join("crun");
         let entry = self.ledger.entry(id).ok_or_else(|| StepError::NotRecorded(id.clone()))?;
         let disks = vm::devices(&self.paths.root, entry)?;
-        let properties = units::service(id, restart, &dir, &runtime, disks.as_deref());
+        let devices = bundle::devices(&self.paths.root, entry)?;
+        let properties = units::service(id, restart, &dir, &runtime, disks.as_deref(), &devices);
         self.systemd.start_transient(&name::unit(id, Kind::Service), &properties).await?;
         let up =
             |state| !matches!(state, None | Some(ServiceState::Starting | ServiceState::Stopped));

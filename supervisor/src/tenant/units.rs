@@ -69,7 +69,7 @@ fn crun(runtime: &Path, arguments: &[&str], may_fail: bool) -> Vec<Command> {
 /// service's and the slice's limits hold. Standard input is an empty file: crun gives it to the container's
 /// user, which must not happen to `/dev/null`. Device access is bounded by systemd as by `DevicePolicy=closed`; of
 /// a virtual machine, `disks` are the block devices that it has besides, and the KVM device. It is switched off by
-/// its power button before the signals.
+/// its power button before the signals. `devices` are those of the lease, with access.
 #[must_use]
 pub fn service(
     id: &LeaseId,
@@ -77,6 +77,7 @@ pub fn service(
     dir: &LeaseDir,
     runtime: &Path,
     disks: Option<&[u64]>,
+    devices: &[(String, String)],
 ) -> Vec<Property> {
     let text = |path: &Path| Variant::from(path.to_string_lossy().into_owned());
     let container = name::stem(id);
@@ -112,15 +113,19 @@ pub fn service(
         ("StandardOutputFileToAppend", text(&dir.log())),
         ("StandardErrorFileToAppend", text(&dir.log())),
     ];
+    let mut allowed = devices.to_vec();
     if let Some(disks) = disks {
-        properties.push(("DeviceAllow", Variant::new(devices(disks))));
+        allowed.extend(of_machine(disks));
         properties.push(("ExecStop", Variant::new(vec![power_down(dir)])));
+    }
+    if !allowed.is_empty() {
+        properties.push(("DeviceAllow", Variant::new(allowed)));
     }
     properties
 }
 
 /// Devices of a virtual machine: path and access. Block devices by number, whatever is at a path later.
-fn devices(disks: &[u64]) -> Vec<(String, String)> {
+fn of_machine(disks: &[u64]) -> Vec<(String, String)> {
     let numbered = |&device: &u64| {
         let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
         (format!("/dev/block/{major}:{minor}"), "rw".to_owned())
@@ -144,10 +149,18 @@ mod tests {
     use crate::tenant::plan::tests::id;
 
     fn property(disks: Option<&[u64]>, name: &str) -> Option<String> {
+        with_devices(disks, &[], name)
+    }
+
+    fn with_devices(
+        disks: Option<&[u64]>,
+        devices: &[(String, String)],
+        name: &str,
+    ) -> Option<String> {
         let (id, paths) = (id("vm-a"), Paths::of_host());
         let dir = LeaseDir::new(&paths, &id);
         let runtime = Path::new("/run/bulkhead/crun");
-        let properties = service(&id, RestartPolicy::Always, &dir, runtime, disks);
+        let properties = service(&id, RestartPolicy::Always, &dir, runtime, disks, devices);
         let found = properties.into_iter().find(|(found, _)| *found == name);
         found.map(|(_, value)| format!("{value:?}"))
     }
@@ -160,6 +173,14 @@ mod tests {
         let devices = property(Some(&[device]), "DeviceAllow").unwrap();
         assert!(devices.contains("/dev/kvm") && devices.contains("/dev/block/253:7"), "{devices}");
         assert!(property(Some(&[device]), "DevicePolicy").unwrap().contains("closed"));
+    }
+
+    #[test]
+    fn a_container_has_the_devices_of_its_lease_and_no_other() {
+        let gpu = [("/dev/char/195:0".to_owned(), "rw".to_owned())];
+        let devices = with_devices(None, &gpu, "DeviceAllow").unwrap();
+        assert!(devices.contains("/dev/char/195:0") && !devices.contains("kvm"), "{devices}");
+        assert!(with_devices(None, &gpu, "DevicePolicy").unwrap().contains("closed"));
     }
 
     #[test]
