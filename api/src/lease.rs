@@ -84,102 +84,103 @@ impl LeaseSpec {
     ///
     /// # Errors
     /// The field's path and a sentence.
-    pub fn check(&self) -> Result<(), (&'static str, String)> {
+    pub fn check(&self) -> Result<(), (String, String)> {
         let not_yet = |what: &str| format!("{what} cannot be leased by this version of Bulkhead");
         if self.cpus == 0 {
-            return Err(("spec.cpus", "0 cores: expected 1 or more".to_owned()));
+            return Err(("spec.cpus".to_owned(), "0 cores: expected 1 or more".to_owned()));
         }
         let least = match self.instance {
             InstanceKind::Vm => Self::MIN_VM_MEMORY,
             InstanceKind::Container | InstanceKind::BareMetal => Self::MIN_MEMORY,
         };
         if self.memory < least {
-            return Err(("spec.memory", format!("{}: expected at least {least}", self.memory)));
+            return Err(("spec.memory".to_owned(), format!("{}: expected at least {least}", self.memory)));
         }
         if !self.gpus.is_empty() {
-            return Err(("spec.gpus", not_yet("GPUs")));
+            return Err(("spec.gpus".to_owned(), not_yet("GPUs")));
         }
         if !self.networks.is_empty() {
-            return Err(("spec.networks", not_yet("networks")));
+            return Err(("spec.networks".to_owned(), not_yet("networks")));
         }
         if self.revocable.is_some() {
-            return Err(("spec.revocable", not_yet("opportunistic leases")));
+            return Err(("spec.revocable".to_owned(), not_yet("opportunistic leases")));
         }
         self.check_shares()?;
         self.check_volumes()?;
         if !self.workload.image.starts_with("oci://") {
             let message = format!("{:?}: expected oci://HOST/NAME:TAG", self.workload.image);
-            return Err(("spec.workload.image", message));
+            return Err(("spec.workload.image".to_owned(), message));
         }
         Ok(())
     }
 
-    fn check_shares(&self) -> Result<(), (&'static str, String)> {
+    fn check_shares(&self) -> Result<(), (String, String)> {
         let whole = self.instance == InstanceKind::BareMetal;
         let needless = |what: &str| format!("{what}: a bareMetal lease has the whole host");
         if whole && self.isolation != Isolation::Core {
-            return Err(("spec.isolation", needless("isolation")));
+            return Err(("spec.isolation".to_owned(), needless("isolation")));
         }
         if whole && self.cpu_partition != CpuPartition::Member {
-            return Err(("spec.cpuPartition", needless("cpuPartition")));
+            return Err(("spec.cpuPartition".to_owned(), needless("cpuPartition")));
         }
         if let Some(huge) = &self.hugepages {
             let page = huge.page_size.bytes();
             if whole {
-                return Err(("spec.hugepages", needless("hugepages")));
+                return Err(("spec.hugepages".to_owned(), needless("hugepages")));
             }
             if huge.amount.get() == 0 || !huge.amount.get().is_multiple_of(page.get()) {
                 let message = format!("{}: expected a multiple of {page} above 0", huge.amount);
-                return Err(("spec.hugepages.amount", message));
+                return Err(("spec.hugepages.amount".to_owned(), message));
             }
             if self.instance == InstanceKind::Vm && huge.amount != self.memory {
                 let message = format!(
                     "{}: the memory of a vm lies in its huge pages, expected spec.memory, {}",
                     huge.amount, self.memory
                 );
-                return Err(("spec.hugepages.amount", message));
+                return Err(("spec.hugepages.amount".to_owned(), message));
             }
         }
         if let Some(cache) = &self.cache {
             if whole {
-                return Err(("spec.cache", needless("cache")));
+                return Err(("spec.cache".to_owned(), needless("cache")));
             }
             if !(1..=32).contains(&cache.ways) {
-                return Err(("spec.cache.ways", format!("{}: expected 1 to 32", cache.ways)));
+                return Err(("spec.cache.ways".to_owned(), format!("{}: expected 1 to 32", cache.ways)));
             }
             if let Some(percent) = cache.bandwidth_percent
                 && !(1..=100).contains(&percent)
             {
                 let message = format!("{percent}: expected 1 to 100");
-                return Err(("spec.cache.bandwidthPercent", message));
+                return Err(("spec.cache.bandwidthPercent".to_owned(), message));
             }
         }
         Ok(())
     }
 
-    fn check_volumes(&self) -> Result<(), (&'static str, String)> {
+    fn check_volumes(&self) -> Result<(), (String, String)> {
         if self.instance == InstanceKind::BareMetal && !self.volumes.is_empty() {
             let message = "volumes: a bareMetal lease has the disks of the host".to_owned();
-            return Err(("spec.volumes", message));
+            return Err(("spec.volumes".to_owned(), message));
         }
         if self.volumes.len() > Self::MOST_VOLUMES {
             let (count, most) = (self.volumes.len(), Self::MOST_VOLUMES);
-            return Err(("spec.volumes", format!("{count} volumes: expected at most {most}")));
+            return Err(("spec.volumes".to_owned(), format!("{count} volumes: expected at most {most}")));
         }
         let mut names = BTreeSet::new();
         let mut total = Bytes::default();
-        for volume in &self.volumes {
+        for (at, volume) in self.volumes.iter().enumerate() {
+            let field = |name: &str| format!("spec.volumes[{at}].{name}");
             if !names.insert(&volume.name) {
-                return Err(("spec.volumes", format!("two volumes are called {}", volume.name)));
+                return Err((field("name"), format!("two volumes are called {}", volume.name)));
             }
             if volume.size < Volume::MIN_SIZE {
                 let (name, size, least) = (&volume.name, volume.size, Volume::MIN_SIZE);
                 let message = format!("{size} of volume {name}: expected at least {least}");
-                return Err(("spec.volumes.size", message));
+                return Err((field("size"), message));
             }
             if !volume.local {
                 let message = format!("volume {}: network volumes are not there yet", volume.name);
-                return Err(("spec.volumes.local", message));
+                return Err((field("local"), message));
             }
             if let Some(path) = &volume.path {
                 let parts = path.strip_prefix('/').map(|rest| rest.split('/'));
@@ -191,18 +192,17 @@ impl LeaseSpec {
                         "{path:?} of volume {}: expected an absolute path outside /proc, /sys and /dev",
                         volume.name
                     );
-                    return Err(("spec.volumes.path", message));
+                    return Err((field("path"), message));
                 }
                 if self.instance == InstanceKind::Vm {
-                    let message =
-                        format!("volume {}: a vm sees its volumes as disks", volume.name);
-                    return Err(("spec.volumes.path", message));
+                    let message = format!("volume {}: a vm sees its volumes as disks", volume.name);
+                    return Err((field("path"), message));
                 }
             }
             total = total.saturating_add(volume.size);
         }
         if total.get() == u64::MAX {
-            return Err(("spec.volumes", "the sizes together are above 16 EiB".to_owned()));
+            return Err(("spec.volumes".to_owned(), "the sizes together are above 16 EiB".to_owned()));
         }
         Ok(())
     }

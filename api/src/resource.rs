@@ -170,9 +170,8 @@ impl Resource {
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |set: &BTreeSet<u32>| {
-            set.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-        };
+        let list =
+            |set: &BTreeSet<u32>| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         match self {
             Self::Instance => f.write_str("instance"),
             Self::Cpu { cpus } => write!(f, "cpus {}", list(cpus)),
@@ -216,6 +215,21 @@ pub enum ResourceClass {
     Device,
     /// [`Resource::Disk`].
     Disk,
+}
+
+impl fmt::Display for ResourceClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Instance => "instance",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Hugepages => "hugepages",
+            Self::Cache => "cache",
+            Self::Volume => "volume",
+            Self::Device => "device",
+            Self::Disk => "disk",
+        })
+    }
 }
 
 /// A resource that nobody gets: it could not be shown to be clean.

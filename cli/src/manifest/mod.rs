@@ -100,10 +100,15 @@ fn manifest(source: &Rc<Source>, root: Located) -> Result<Manifest, Box<Fault>> 
         Document::Site(_) | Document::Host(_) | Document::Tenant(_) => Ok(()),
     };
     checked.map_err(|(path, message)| {
-        let help = format!("bulkhead explain lease.{path}");
-        source.fault(root.find(path), path, message, help)
+        let help = format!("bulkhead explain lease.{}", unnumbered(&path));
+        source.fault(root.find(&path), &path, message, help)
     })?;
     Ok(Manifest { document, source: Rc::clone(source), root })
+}
+
+/// A path without the numbers of list items, as `explain` takes it.
+fn unnumbered(path: &str) -> String {
+    path.split('.').filter_map(|step| step.split('[').next()).collect::<Vec<_>>().join(".")
 }
 
 fn document(source: &Source, root: &Located) -> Result<Document, Box<Fault>> {

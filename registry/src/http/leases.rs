@@ -115,7 +115,7 @@ pub(crate) async fn put(
 pub(super) fn checked(body: &Bytes) -> Result<Lease, Fault> {
     let lease: Lease = document(Kind::Lease, body)?;
     let spec = &lease.spec;
-    spec.check().map_err(|(field, message)| Fault::field(field, message))?;
+    spec.check().map_err(|(field, message)| Fault::field(&field, message))?;
     if spec.instance == InstanceKind::BareMetal {
         MetalBoot::of(&spec.workload).map_err(|(field, message)| Fault::field(field, message))?;
     }

@@ -4,6 +4,7 @@ use bulkhead_api::lease::LeasePhase;
 
 use super::super::acceptance::Accepted;
 use super::*;
+use crate::node::state::Home;
 use crate::tenant::Pass;
 use crate::testing::{host_id, signed, spec};
 
@@ -36,6 +37,7 @@ fn well_off() -> State {
         accepted: Some(Accepted { signed: signed(&spec), spec }),
         settled_generation: 5,
         link: Link::Up,
+        home: Home::Disk("the state is on disk vda".to_owned()),
         domain: Domain::Open,
         pass: Pass { settled: true, ..Pass::default() },
         isolation: Some(Round::default()),

@@ -428,7 +428,7 @@ pub enum Refusal {
     #[error("{field}: {message}")]
     Spec {
         /// Path of the field.
-        field: &'static str,
+        field: String,
         /// What is wrong.
         message: String,
     },

@@ -146,7 +146,7 @@ fn new_entry(
 ) -> Result<Entry, Refusal> {
     spec.check().map_err(|(field, message)| Refusal::Spec { field, message })?;
     let _: Reference = spec.workload.image.parse().map_err(|error| Refusal::Spec {
-        field: "spec.workload.image",
+        field: "spec.workload.image".to_owned(),
         message: format!("{error}"),
     })?;
     let request = Request::of(spec);

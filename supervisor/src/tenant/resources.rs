@@ -8,7 +8,7 @@ use bulkhead_api::lease::InstanceKind;
 use bulkhead_api::resource::{Quarantined, Resource};
 use bulkhead_api::time::Timestamp;
 use tokio::task::spawn_blocking;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::class::{Attached, ClassError, Classes, Order};
 use crate::ledger::Entry;
@@ -132,8 +132,12 @@ impl Machine {
 fn look(classes: &Classes, orders: &[Order]) -> BTreeMap<LeaseId, Seen> {
     let mut seen: BTreeMap<LeaseId, Seen> = BTreeMap::new();
     for class in classes.all() {
-        // A class that cannot list what is there cannot be asked about one either: those leases tell.
-        for (id, resource) in class.found().unwrap_or_default() {
+        let found = class.found().unwrap_or_else(|error| {
+            // It cannot be asked about one either: the leases that have such resources tell.
+            warn!(error = %Chain(&error), "resources of a class cannot be listed");
+            Vec::new()
+        });
+        for (id, resource) in found {
             if let Ok(resources) = seen.entry(id).or_insert_with(|| Ok(BTreeMap::new())) {
                 resources.insert(resource, Attached::Yes);
             }

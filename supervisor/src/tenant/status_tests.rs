@@ -127,7 +127,7 @@ fn every_way_not_to_be_granted_has_its_own_reason_and_owner() {
     let short = Refusal::Shortage("cpus: 9 cores wanted, 2 free of 3".to_owned());
     let waits = Refusal::WaitsFor(vec![id.clone()]);
     let shared = Refusal::NotIsolated("CPU 4 of two".to_owned());
-    let spec = Refusal::Spec { field: "spec.instance", message: "no".to_owned() };
+    let spec = Refusal::Spec { field: "spec.instance".to_owned(), message: "no".to_owned() };
     let failure = Failure {
         step: "fetch x".to_owned(),
         label: "ImageAbsent",
@@ -225,8 +225,7 @@ fn a_condition_keeps_the_time_of_its_last_change() {
 #[test]
 fn a_closed_ledger_does_not_hide_that_a_program_runs() {
     let (id, seen) = (id("a"), seen(ServiceState::Running, Some(7), None));
-    let facts =
-        Facts { entry: None, closed: Some(("LedgerDamaged", "x")), ..facts(&id, &seen) };
+    let facts = Facts { entry: None, closed: Some(("LedgerDamaged", "x")), ..facts(&id, &seen) };
     let (phase, granted, running) = said(&facts);
     assert_eq!(phase, LeasePhase::Running);
     assert_eq!(granted, "Unknown LedgerDamaged (operator)");
