@@ -1,9 +1,12 @@
 //! A site's wanted behaviour and what is known of it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
 use crate::id::{MacAddr, SystemUuid};
+use crate::resource::ResourceClass;
 use crate::time::Timestamp;
 
 /// What a site should do.
@@ -14,6 +17,10 @@ pub struct SiteSpec {
     /// Which machines may boot.
     #[serde(default)]
     pub admission: Admission,
+    /// Classes of which the site accepts a weaker erase where the full one fails; such a receipt says so in
+    /// `weaker`. Empty: what cannot be erased in full is given to nobody.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub weaker_erase: BTreeSet<ResourceClass>,
 }
 
 /// Which machines a site lets boot.

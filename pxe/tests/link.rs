@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use bulkhead_api::link::rpc::{LogReply, LogRequest, down, up};
 use bulkhead_api::link::{EnrolFacts, Hello};
 use bulkhead_api::machine::{BootStage, MachineAdmission};
-use bulkhead_api::site::{Admission, SiteSpec};
+use bulkhead_api::site::SiteSpec;
 use lab::fleet::{Fleet, Validity};
 use lab::host::{attach, connect, enrol, enrol_as, message, status, try_connect};
 use lab::raw;
@@ -35,7 +35,7 @@ async fn joined() -> Joined {
     let down = registry.attached().await;
     // Once it did as it was told, the site has taken note of its stream.
     let auto = lab.config.admission.clone();
-    down.send(site_spec(&SiteSpec { admission: auto })).unwrap();
+    down.send(site_spec(&SiteSpec { admission: auto, ..SiteSpec::default() })).unwrap();
     let path = lab.config.state_dir.join("site-spec.json");
     lab::until("the first policy on disk", async || path.exists().then_some(())).await;
     Joined { lab, registry, site, down }
@@ -474,7 +474,7 @@ async fn an_admission_policy_is_in_force_at_once_and_after_a_restart() {
     let Joined { lab, mut registry, site, down } = joined().await;
     // So that a try before the policy is in force uses no ticket up.
     registry.answers.lock().unwrap().host_refusal = Some(Status::unavailable("later"));
-    down.send(site_spec(&SiteSpec { admission: Admission::default() })).unwrap();
+    down.send(site_spec(&SiteSpec::default())).unwrap();
     let mut client = connect(&registry.fleet, site.ports.tls, None).await;
     let denied = async || {
         let answer = enrol(&mut client, &secret(1).expose(), mac(1), Some(uuid(1))).await;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  a lease came or goes, a host enrolled ─┐
+//!  a site's policy changed: its hosts ────┤
 //!  at the start: all hosts ───────────────┤
 //!  every minute: specs at half of life ───┼─► wanted ─► next spec? ─► signer ─► store ─► site
 //!  a try that failed: again, later ───────┘
@@ -22,14 +23,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use crate::fleet::release::returning;
-use crate::fleet::spec::{LIFE, Last, next};
+use crate::fleet::spec::{LIFE, Last, Wanted, next};
 use crate::ingest::release_gone;
 use crate::presence::Trouble;
 use crate::signer::client::SignError;
 use crate::signer::protocol::Refusal;
 use crate::state::Registry;
 use crate::store::specs::SpecRow;
-use crate::store::{Durability, StoreError, hosts, leases, specs};
+use crate::store::{Durability, StoreError, hosts, leases, sites, specs};
 
 const SWEEP: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -152,6 +153,7 @@ async fn bring_up_to_date(registry: &Registry, host: &HostId) -> Result<bool, Si
     let Some(row) = hosts::get(&mut read, host).await? else { return Ok(false) };
     let on_it = leases::of_host(&mut read, host).await?;
     let last = specs::get(&mut read, host).await?;
+    let site = sites::get(&mut read, &row.site).await?;
     drop(read);
 
     let wanted: Vec<WantedLease> = on_it
@@ -159,15 +161,20 @@ async fn bring_up_to_date(registry: &Registry, host: &HostId) -> Result<bool, Si
         .filter(|lease| lease.deleting_at.is_none())
         .map(|lease| WantedLease { id: lease.id.clone(), spec: lease.spec.clone() })
         .collect();
-    let said = last.as_ref().and_then(SpecRow::returning);
+    let (said_returning, said_weaker) = last.as_ref().map(SpecRow::said).unwrap_or_default();
     let basis = last.as_ref().map(|last| Last {
         generation: last.generation,
         leases: &last.leases,
-        returning: said.as_ref(),
+        returning: said_returning.as_ref(),
+        weaker_erase: &said_weaker,
         expiry: last.expiry,
     });
-    let returning = returning(&on_it).map(|lease| &lease.id);
-    let fresh = match next(host, basis, &wanted, returning, Timestamp::now()) {
+    let wanted = Wanted {
+        leases: &wanted,
+        returning: returning(&on_it).map(|lease| &lease.id),
+        weaker_erase: &site.map(|site| site.spec.weaker_erase).unwrap_or_default(),
+    };
+    let fresh = match next(host, basis, wanted, Timestamp::now()) {
         Some(spec) => Some(sign(registry, spec).await?),
         None => None,
     };

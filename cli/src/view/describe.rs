@@ -104,6 +104,10 @@ fn site_page(page: &mut Page, site: &Site, hosts: &[Document], now: Timestamp) {
         let uuid = machine.uuid.map(|uuid| format!(" {uuid}")).unwrap_or_default();
         page.field("Machine", format!("{}{uuid}", machine.mac));
     }
+    if !site.spec.weaker_erase.is_empty() {
+        let classes: Vec<_> = site.spec.weaker_erase.iter().map(ToString::to_string).collect();
+        page.field("Weaker erase", format!("accepted of {}", classes.join(", ")));
+    }
     if let Some(status) = &site.status {
         page.field("Connected", if status.connected { "yes" } else { "no" });
         page.field("Last seen", ago(now, status.last_seen));

@@ -29,7 +29,9 @@ fn sites() -> Vec<Document> {
     };
     let machine =
         json!({ "mac": "52:54:00:00:00:01", "uuid": "8f7a2c1e-0000-4000-8000-000000000001" });
-    let listed = json!({ "admission": { "mode": "list", "machines": [machine] } });
+    let listed = json!({
+        "admission": { "mode": "list", "machines": [machine] }, "weakerErase": ["volume", "memory"],
+    });
     let away = json!({
         "connected": false, "lastSeen": "2026-03-01T09:30:00Z",
         "conditions": [{
@@ -266,6 +268,7 @@ fn a_site_that_is_away_as_a_page_with_the_reason() {
         Site:         sjc-04
         Admission:    list: only the machines named here
         Machine:      52:54:00:00:00:01 8f7a2c1e-0000-4000-8000-000000000001
+        Weaker erase: accepted of memory, volume
         Connected:    no
         Last seen:    2h30m ago
 

@@ -53,7 +53,7 @@ mod tests {
         let mut settings = Settings::open(dir.path()).unwrap();
         assert_eq!(settings.admission(), None);
         let auto = Admission { mode: AdmissionMode::Auto, machines: Vec::new() };
-        settings.keep(SiteSpec { admission: auto.clone() }).unwrap();
+        settings.keep(SiteSpec { admission: auto.clone(), ..SiteSpec::default() }).unwrap();
         assert_eq!(Settings::open(dir.path()).unwrap().admission(), Some(auto));
         std::fs::write(dir.path().join("site-spec.json"), b"{\"admission\":").unwrap();
         assert_eq!(Settings::open(dir.path()).unwrap().admission(), None);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bulkhead_api::document::API_VERSION;
 use bulkhead_api::id::{HostId, LeaseId};
+use bulkhead_api::resource::ResourceClass;
 use bulkhead_api::spec::{HostSpec, WantedLease};
 use bulkhead_api::time::Timestamp;
 use jiff::SignedDuration;
@@ -22,8 +23,21 @@ pub struct Last<'a> {
     pub leases: &'a [WantedLease],
     /// The lease whose tenant the machine comes back from, as it says.
     pub returning: Option<&'a LeaseId>,
+    /// Classes of which a weaker erase is accepted.
+    pub weaker_erase: &'a BTreeSet<ResourceClass>,
     /// End of its time.
     pub expiry: Timestamp,
+}
+
+/// What a host's spec is to say.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The leases on it.
+    pub leases: &'a [WantedLease],
+    /// The lease whose tenant the machine comes back from.
+    pub returning: Option<&'a LeaseId>,
+    /// Classes of which its site accepts a weaker erase.
+    pub weaker_erase: &'a BTreeSet<ResourceClass>,
 }
 
 /// The spec to sign now; `None` while the last one says the same and is in the first half of its time.
@@ -31,11 +45,14 @@ pub struct Last<'a> {
 pub fn next(
     host: &HostId,
     last: Option<Last<'_>>,
-    wanted: &[WantedLease],
-    returning: Option<&LeaseId>,
+    wanted: Wanted<'_>,
     now: Timestamp,
 ) -> Option<HostSpec> {
-    let same = |last: Last<'_>| last.leases == wanted && last.returning == returning;
+    let same = |last: Last<'_>| {
+        last.leases == wanted.leases
+            && last.returning == wanted.returning
+            && last.weaker_erase == wanted.weaker_erase
+    };
     let young = |last: Last<'_>| last.expiry.duration_since(now) > LIFE / 2;
     let current = last.is_some_and(|last| same(last) && young(last));
     (!current).then(|| HostSpec {
@@ -44,9 +61,9 @@ pub fn next(
         generation: last.map_or(0, |last| last.generation).saturating_add(1),
         not_before: now - BACKDATE,
         expiry: now + LIFE,
-        leases: wanted.to_vec(),
-        weaker_erase: BTreeSet::new(),
-        returning: returning.cloned(),
+        leases: wanted.leases.to_vec(),
+        weaker_erase: wanted.weaker_erase.clone(),
+        returning: wanted.returning.cloned(),
     })
 }
 
@@ -69,15 +86,23 @@ mod tests {
         .unwrap()
     }
 
+    static NONE: BTreeSet<ResourceClass> = BTreeSet::new();
+
+    fn wanted(leases: &[WantedLease]) -> Wanted<'_> {
+        Wanted { leases, returning: None, weaker_erase: &NONE }
+    }
+
+    fn last(leases: &[WantedLease]) -> Last<'_> {
+        Last { generation: 7, leases, returning: None, weaker_erase: &NONE, expiry: now() + LIFE }
+    }
+
     fn after(
-        last: Option<(&[WantedLease], SignedDuration)>,
-        wanted: &[WantedLease],
+        before: Option<(&[WantedLease], SignedDuration)>,
+        leases: &[WantedLease],
     ) -> Option<u64> {
-        let last = last.map(|(leases, left)| {
-            let expiry = now() + left;
-            Last { generation: 7, leases, returning: None, expiry }
-        });
-        next(&"a-000001".parse().unwrap(), last, wanted, None, now()).map(|spec| spec.generation)
+        let before = before.map(|(leases, left)| Last { expiry: now() + left, ..last(leases) });
+        let spec = next(&"a-000001".parse().unwrap(), before, wanted(leases), now());
+        spec.map(|spec| spec.generation)
     }
 
     #[test]
@@ -99,11 +124,24 @@ mod tests {
     #[test]
     fn who_the_machine_comes_back_from_is_part_of_what_a_spec_says() {
         let (host, id) = ("a-000001".parse().unwrap(), lease("a").id);
-        let last = |returning| Last { generation: 7, leases: &[], returning, expiry: now() + LIFE };
-        let back = next(&host, Some(last(None)), &[], Some(&id), now()).unwrap();
-        assert_eq!((back.generation, back.returning.as_ref()), (8, Some(&id)));
-        assert_eq!(next(&host, Some(last(Some(&id))), &[], Some(&id), now()), None);
-        assert!(next(&host, Some(last(Some(&id))), &[], None, now()).unwrap().returning.is_none());
+        let back = Wanted { returning: Some(&id), ..wanted(&[]) };
+        let told = Last { returning: Some(&id), ..last(&[]) };
+        let spec = next(&host, Some(last(&[])), back, now()).unwrap();
+        assert_eq!((spec.generation, spec.returning.as_ref()), (8, Some(&id)));
+        assert_eq!(next(&host, Some(told), back, now()), None);
+        assert!(next(&host, Some(told), wanted(&[]), now()).unwrap().returning.is_none());
+    }
+
+    #[test]
+    fn a_changed_policy_of_the_site_is_a_new_generation() {
+        let host = "a-000001".parse().unwrap();
+        let weaker = BTreeSet::from([ResourceClass::Volume]);
+        let lax = Wanted { weaker_erase: &weaker, ..wanted(&[]) };
+        let told = Last { weaker_erase: &weaker, ..last(&[]) };
+        let spec = next(&host, Some(last(&[])), lax, now()).unwrap();
+        assert_eq!((spec.generation, spec.weaker_erase), (8, weaker.clone()));
+        assert_eq!(next(&host, Some(told), lax, now()), None);
+        assert_eq!(next(&host, Some(told), wanted(&[]), now()).unwrap().weaker_erase, NONE.clone());
     }
 
     #[test]

@@ -89,7 +89,11 @@ pub(crate) async fn put(
         sites::put(write.conn(), &name, &site.spec, Timestamp::now()).await?;
         let status = done.status().as_u16();
         audit_change(&mut write, "PUT", format!("sites/{name}"), status).await?;
+        let hosts = hosts::of_site(write.conn(), &name).await?;
         write.commit().await?;
+        for host in hosts {
+            registry.unsigned.add(&host.id);
+        }
         registry.sessions.site_spec_changed(&name);
         registry.changed();
     } else {

@@ -1,6 +1,9 @@
 //! The last signed spec of each host. It outlives the host, so that generations never go back.
 
+use std::collections::BTreeSet;
+
 use bulkhead_api::id::{HostId, LeaseId};
+use bulkhead_api::resource::ResourceClass;
 use bulkhead_api::spec::{HostSpec, SignedSpec, WantedLease};
 use bulkhead_api::time::Timestamp;
 use sqlx::{SqliteConnection, query, query_as};
@@ -27,12 +30,12 @@ pub struct SpecRow {
 type Columns = (String, i64, String, String, i64, i64);
 
 impl SpecRow {
-    /// The lease whose tenant the machine comes back from, as the signed bytes say. Bytes that say nothing are
-    /// replaced by a spec that does.
+    /// What the signed bytes say beside the leases: whose tenant the machine comes back from, and which weaker
+    /// erases are accepted. Bytes that say nothing are replaced by a spec that does.
     #[must_use]
-    pub fn returning(&self) -> Option<LeaseId> {
-        let spec: HostSpec = serde_json::from_slice(&self.signed.body.0).ok()?;
-        spec.returning
+    pub fn said(&self) -> (Option<LeaseId>, BTreeSet<ResourceClass>) {
+        let spec = serde_json::from_slice(&self.signed.body.0);
+        spec.map(|spec: HostSpec| (spec.returning, spec.weaker_erase)).unwrap_or_default()
     }
 
     fn new(columns: Columns) -> Result<Self, StoreError> {

@@ -209,6 +209,29 @@ async fn a_site_hears_of_its_spec_and_cannot_speak_for_hosts_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_weaker_erases_that_a_site_accepts_reach_its_hosts_signed_and_are_withdrawn() {
+    let fleet = Fleet::start();
+    let rest = fleet.rest();
+    let Joined { mut stream, mut host, site: _site } = joined(&fleet).await;
+    let mut document = site_document(SITE);
+    for classes in [json!(["volume"]), json!([])] {
+        document["spec"]["weakerErase"] = classes.clone();
+        assert_eq!(rest.put("/v1/sites/sjc-01", &document).0, 200);
+        let spec = host.take(&stream.signed_spec(&host.id).await);
+        assert_eq!(serde_json::to_value(&spec.weaker_erase).unwrap(), classes);
+    }
+    document["spec"]["weakerErase"] = json!(["disks"]);
+    let (status, refusal) = rest.put("/v1/sites/sjc-01", &document);
+    assert_eq!((status, &refusal["field"]), (400, &json!("spec.weakerErase[0]")));
+    // Who may boot is no business of a host: nothing is signed anew.
+    document["spec"] = json!({ "admission": { "mode": "list" } });
+    assert_eq!(rest.put("/v1/sites/sjc-01", &document).0, 200);
+    rest.put(LEASE, &lease_document("llm", 1, "64Mi"));
+    let spec = host.take(&stream.signed_spec(&host.id).await);
+    assert_eq!((spec.generation, spec.leases.len()), (4, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_stream_takes_over_and_brings_every_spec_once() {
     let fleet = Fleet::start();
     let Joined { mut stream, host, site } = joined(&fleet).await;
