@@ -80,6 +80,21 @@ fn a_site_that_says_nothing_of_admission_admits_nobody() {
     );
 }
 
+#[test]
+fn a_site_names_the_classes_of_which_it_accepts_a_weaker_erase() {
+    let site = |classes: &str| {
+        let spec = format!(r#"{{"weakerErase":{classes}}}"#);
+        let text = format!(
+            r#"{{"apiVersion":"bulkhead.io/v1","metadata":{{"name":"lab"}},"spec":{spec}}}"#
+        );
+        from_json::<Site>(text.as_bytes())
+    };
+    let spec = serde_json::to_value(site(r#"["volume","memory"]"#).unwrap().spec).unwrap();
+    assert_eq!(spec["weakerErase"], json!(["memory", "volume"]));
+    assert!(serde_json::to_value(site("[]").unwrap().spec).unwrap().get("weakerErase").is_none());
+    assert_eq!(site(r#"["disks"]"#).unwrap_err().path, "spec.weakerErase[0]");
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
