@@ -69,8 +69,8 @@ enum Command {
     Check,
     /// Break the code on purpose, one hand-made mutant after the other: the tests must notice each.
     Mutants {
-        /// Only those whose name, or crate's name, contains this.
-        name: Option<String>,
+        /// Only those whose name, or crate's name, contains one of these.
+        names: Vec<String>,
     },
     /// Measure, beside the floor or peer of the same run: cargo xtask bench boot
     Bench {
@@ -114,7 +114,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Test { rest } => test(&rest),
         Command::Check => check(),
-        Command::Mutants { name } => mutants::run(name.as_deref()),
+        Command::Mutants { names } => mutants::run(&names),
         Command::Bench { name, quick } => {
             setup::machine()?;
             match name.as_str() {

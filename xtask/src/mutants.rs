@@ -29,6 +29,9 @@ use crate::phase::{Phase, command};
 /// The copy.
 const TREE: &str = "target/mutants/tree";
 
+/// Held by the one run that changes the copy.
+const LOCK: &str = "target/mutants/lock";
+
 /// Where it is built, seen from there: whoever builds the workspace meanwhile need not wait.
 const BUILT: &str = "../built";
 
@@ -39,7 +42,14 @@ const PATIENCE: u32 = 20;
 /// every test is run.
 const TESTS: [(&str, &[&str]); 1] = [(
     "bulkhead-supervisor",
-    &["ledger::", "tenant::plan::", "tenant::converge::", "tenant::repair::", "tenant::tests::"],
+    &[
+        "ledger::",
+        "tenant::cdi::",
+        "tenant::converge::",
+        "tenant::plan::",
+        "tenant::repair::",
+        "tenant::tests::",
+    ],
 )];
 
 /// One change.
@@ -52,16 +62,21 @@ struct Mutant {
     put: String,
 }
 
-/// Tries every mutant, or those whose crate or name contains `filter`.
-pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+/// Tries every mutant, or those whose crate or name contains one of `parts`.
+pub(crate) fn run(parts: &[String]) -> Result<()> {
     let mut mutants = read_all()?;
-    let named = |mutant: &Mutant, part: &str| {
+    let named = |mutant: &Mutant, part: &String| {
         mutant.name.contains(part) || mutant.package().is_ok_and(|package| package.contains(part))
     };
-    mutants.retain(|mutant| filter.is_none_or(|part| named(mutant, part)));
+    mutants.retain(|mutant| parts.is_empty() || parts.iter().any(|part| named(mutant, part)));
     if mutants.is_empty() {
-        bail!("no mutant is called {}", filter.unwrap_or("*"));
+        bail!("no mutant is called {}", parts.join(" or "));
     }
+    let _alone = alone()?;
+    // Two runs would repair each other's mutants.
+    fs::create_dir_all(TREE)?;
+    let lock = fs::File::create(LOCK).with_context(|| format!("create {LOCK}"))?;
+    lock.lock().with_context(|| format!("lock {LOCK}"))?;
     copy_workspace()?;
     let crates: BTreeSet<String> = mutants.iter().map(Mutant::package).collect::<Result<_>>()?;
     let mut bound = BTreeMap::new();
@@ -112,9 +127,14 @@ impl Mutant {
             let file = self.file.display();
             bail!("its text occurs {occurs} times in {file}");
         }
-        fs::write(&target, good.replacen(&self.find, &self.put, 1))?;
+        let bad = good.replacen(&self.find, &self.put, 1);
+        fs::write(&target, &bad)?;
         let killer = self.killer(bound);
+        let untouched = fs::read_to_string(&target).is_ok_and(|there| there == bad);
         fs::write(&target, good)?;
+        if !untouched {
+            bail!("somebody else wrote {} meanwhile", target.display());
+        }
         killer
     }
 
@@ -210,6 +230,15 @@ fn parse(path: &Path) -> Result<Mutant> {
     };
     let mutant = parts().filter(|mutant| !mutant.find.trim().is_empty());
     mutant.with_context(|| format!("{}: expected breaks, in, find and put", path.display()))
+}
+
+/// Two runs at once would change each other's copy: the second one waits.
+fn alone() -> Result<fs::File> {
+    fs::create_dir_all(TREE).with_context(|| format!("make {TREE}"))?;
+    let path = Path::new(TREE).with_extension("lock");
+    let file = fs::File::create(&path).with_context(|| format!("make {}", path.display()))?;
+    file.lock().with_context(|| format!("lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// Copies what git knows or would take; unchanged files keep their time, so that cargo builds little.
