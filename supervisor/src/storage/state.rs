@@ -5,8 +5,11 @@
 //!    one with the state mark ────────────► checked, mounted
 //!    none with it ─► the first by id ─► formatted, marked, checked, mounted
 //!    two with it, one damaged, a failed check ─► nothing is used, and why
-//!    no pool ─► memory, and why
+//!    no pool, or none with it and a disk that cannot be read ─► memory, and why
 //! ```
+//!
+//! A boot that keeps its state in memory does so to its end: a supervisor that starts again and finds a disk by then
+//! would take an empty or older ledger for that of the leases that run.
 //!
 //! A file is replaced by fsync, rename and fsync of its directory ([`crate::files::replace`]). ext4 in its
 //! default mode with barriers, which nothing here turns off, keeps each of the two on the medium.
@@ -159,8 +162,9 @@ impl StateHome {
     }
 }
 
-/// Which pool holds the state: `Err` fails closed.
-fn choose(pools: Vec<Pool>) -> Result<Option<Pool>, StateError> {
+/// Which pool holds the state: `Err` fails closed. While some disk cannot be read none is made: that one may have it,
+/// and would be a second one as soon as it answers.
+fn choose(pools: Vec<Pool>, all_read: bool) -> Result<Option<Pool>, StateError> {
     if let Some(pool) = pools.iter().find(|pool| pool.state == StateMark::Damaged) {
         return Err(StateError::Mark(pool.disk.name.clone()));
     }
@@ -170,7 +174,7 @@ fn choose(pools: Vec<Pool>) -> Result<Option<Pool>, StateError> {
             Err(StateError::Two { one: one.disk.name.clone(), other: other.disk.name.clone() })
         }
         (Some(one), None) => Ok(Some(one.clone())),
-        (None, _) => Ok(pools.into_iter().min_by_key(Pool::id)),
+        (None, _) => Ok(pools.into_iter().min_by_key(Pool::id).filter(|_| all_read)),
     }
 }
 
@@ -185,6 +189,11 @@ pub fn mount(paths: &Paths) -> Result<StateHome, StateError> {
     if let Some(home) = mounted(paths, &look, &directory)? {
         return Ok(home);
     }
+    // The accepted spec is no sign: it is kept there as well while a state that cannot be used is waited for.
+    if paths.ledger().exists() || paths.receipts().exists() {
+        let why = "this boot began without a disk for the state".to_owned();
+        return Ok(StateHome::Memory { directory: paths.state.clone(), why });
+    }
     super::settle::settle(&paths.root);
     for claimed in look.claim_blank()? {
         if let Err(error) = claimed {
@@ -195,10 +204,13 @@ pub fn mount(paths: &Paths) -> Result<StateHome, StateError> {
     for error in &failed {
         warn!(error = %Chain(error), "a disk cannot be looked at");
     }
-    let Some(pool) = choose(pools)? else {
+    let Some(pool) = choose(pools, failed.is_empty())? else {
         let why = match failed.first() {
             None => "no disk of this host is blank or a pool of Bulkhead".to_owned(),
-            Some(error) => format!("no disk is a pool of Bulkhead, and one is unreadable: {error}"),
+            Some(error) => format!(
+                "no disk that can be read has the state, and one cannot be read that may have it: {}",
+                Chain(error)
+            ),
         };
         return Ok(StateHome::Memory { directory: paths.state.clone(), why });
     };
@@ -293,26 +305,45 @@ mod tests {
     #[test]
     fn the_disk_that_has_the_state_is_taken_whatever_its_id() {
         use StateMark::{Formatted, Never};
-        let chosen = choose(vec![pool("vda", 1, Never), pool("vdb", 9, Formatted)]).unwrap();
+        let chosen = choose(vec![pool("vda", 1, Never), pool("vdb", 9, Formatted)], false).unwrap();
         assert_eq!(name(chosen).as_deref(), Some("vdb"));
     }
 
     #[test]
     fn without_a_state_the_first_by_id_gets_it_and_without_pools_none() {
         let pools = vec![pool("vda", 9, StateMark::Never), pool("vdb", 1, StateMark::Never)];
-        assert_eq!(name(choose(pools).unwrap()).as_deref(), Some("vdb"));
-        assert_eq!(choose(Vec::new()).unwrap(), None);
+        assert_eq!(name(choose(pools, true).unwrap()).as_deref(), Some("vdb"));
+        assert_eq!(choose(Vec::new(), true).unwrap(), None);
+    }
+
+    #[test]
+    fn while_a_disk_cannot_be_read_no_second_state_is_made() {
+        assert_eq!(choose(vec![pool("vda", 1, StateMark::Never)], false).unwrap(), None);
+    }
+
+    #[test]
+    fn a_boot_that_keeps_its_state_in_memory_does_so_whatever_disk_comes() {
+        for there in ["ledger.json", "receipts"] {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir_all(root.path().join("proc/self")).unwrap();
+            fs::write(root.path().join("proc/self/mountinfo"), "").unwrap();
+            let paths = Paths::below(root.path());
+            fs::create_dir_all(paths.run.join(there)).unwrap();
+            let StateHome::Memory { why, .. } = mount(&paths).unwrap() else { panic!("{there}") };
+            assert_eq!(why, "this boot began without a disk for the state");
+        }
     }
 
     #[test]
     fn two_states_and_a_damaged_mark_fail_closed_and_say_what_to_do() {
         use StateMark::{Damaged, Formatted, Never};
         for (other, label) in [(Formatted, "TwoStates"), (Damaged, "StateDamaged")] {
-            let error = choose(vec![pool("vda", 1, Formatted), pool("vdb", 2, other)]).unwrap_err();
+            let pools = vec![pool("vda", 1, Formatted), pool("vdb", 2, other)];
+            let error = choose(pools, true).unwrap_err();
             assert_eq!(error.label(), label);
             assert!(error.to_string().contains("first and last MiB"), "{error}");
         }
-        assert!(choose(vec![pool("vda", 1, Never), pool("vdb", 2, Damaged)]).is_err());
+        assert!(choose(vec![pool("vda", 1, Never), pool("vdb", 2, Damaged)], true).is_err());
     }
 
     #[test]

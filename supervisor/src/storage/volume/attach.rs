@@ -96,6 +96,7 @@ fn make(
 ) -> Result<Device, ClassError> {
     let name = wanted.mapping.as_str();
     let refused = Refused::new("make", wanted);
+    set_aside(paths, wanted)?;
     let key = Key::fresh(&wanted.key).map_err(|error| refused.because(&error))?;
     let table = |less| -> Vec<Target> {
         let segments = crypt::segments(wanted.extents, pool.number, less);
@@ -149,6 +150,21 @@ fn make(
             })
         }
     }
+}
+
+/// The canary that is remembered from before a reboot is about to be written over: cut before the new one is, an erase
+/// must not look for it. A record of another place is a volume that was not taken back.
+pub(super) fn set_aside(paths: &Paths, wanted: &Wanted<'_>) -> Result<(), ClassError> {
+    let refused = Refused::new("make", wanted);
+    let old = record::load(paths, wanted.lease, wanted.volume)
+        .map_err(|error| refused.because(&error))?;
+    let Some(old) = old else { return Ok(()) };
+    if old.pool != wanted.pool || old.extents != wanted.extents {
+        let why = format!("an earlier one of that name, in pool {}, is not erased yet", old.pool);
+        return Err(ClassError::Refused { doing: refused.0, why });
+    }
+    let record = VolumeRecord { stage: Stage::Erasing, ..old };
+    record::store(paths, &record).map_err(|error| refused.because(&error))
 }
 
 /// Writes the canary through the mapping and reads it raw; the digest of what is on the disk.

@@ -46,8 +46,20 @@ pub(super) fn erase(paths: &Paths, order: &Order) -> Result<Erased, ClassError> 
     if was_mapped || record.is_some() {
         methods.push("cryptoErase".to_owned());
     }
+    let mut weaker = None;
+    let record = match record {
+        Some(record) => match see_canary(&disk, &pool, &wanted, &record) {
+            Ok(()) => Some(record),
+            // Nothing that was remembered can be relied on: all of the place is written over instead.
+            Err(error) if order.weaker_erase => {
+                weaker = Some(format!("the canary was not as remembered: {error}"));
+                None
+            }
+            Err(error) => return Err(error),
+        },
+        None => None,
+    };
     if let Some(record) = &record {
-        see_canary(&disk, &pool, &wanted, record)?;
         let record = VolumeRecord { stage: Stage::Erasing, ..record.clone() };
         record::store(paths, &record).map_err(|error| refused.because(&error))?;
     }
@@ -59,7 +71,7 @@ pub(super) fn erase(paths: &Paths, order: &Order) -> Result<Erased, ClassError> 
         ClassError::ReadBack { what, expected, found }
     })?;
     record::remove(paths, wanted.lease, wanted.volume).map_err(|error| refused.because(&error))?;
-    Ok(Erased { methods, evidence, weaker: None })
+    Ok(Erased { methods, evidence, weaker })
 }
 
 /// A record of the same name for another place is a volume that was not taken back.

@@ -41,7 +41,7 @@ pub struct VolumeRecord {
 pub enum Stage {
     /// In use, or left by a reboot.
     Made,
-    /// Its erase began: the canary may be gone already.
+    /// Its erase began, or it is being made anew after a reboot: the canary may be gone already.
     Erasing,
 }
 

@@ -35,6 +35,49 @@ fn extents_that_no_placement_gives_are_refused_before_anything_is_touched() {
     assert_eq!(Wanted::of(&good).unwrap().bytes(), 2 * EXTENT);
 }
 
+fn record_of(wanted: &Wanted<'_>) -> VolumeRecord {
+    VolumeRecord {
+        lease: wanted.lease.clone(),
+        volume: wanted.volume.clone(),
+        pool: wanted.pool.to_owned(),
+        extents: wanted.extents.to_vec(),
+        mapping: "BULKHEAD-VOLUME-0".to_owned(),
+        marker: String::new(),
+        canary: String::new(),
+        stage: Stage::Made,
+    }
+}
+
+#[test]
+fn a_volume_that_is_made_anew_after_a_reboot_has_no_canary_until_it_is_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::below(root.path());
+    let there = order(vec![Extent { start: 0, length: EXTENT }]);
+    let wanted = Wanted::of(&there).unwrap();
+    let stage = || record::load(&paths, wanted.lease, wanted.volume).unwrap().map(|r| r.stage);
+    attach::set_aside(&paths, &wanted).unwrap();
+    assert_eq!(stage(), None);
+    record::store(&paths, &record_of(&wanted)).unwrap();
+    for _ in 0..2 {
+        attach::set_aside(&paths, &wanted).unwrap();
+        assert_eq!(stage(), Some(Stage::Erasing));
+    }
+}
+
+#[test]
+fn a_volume_is_not_made_over_the_record_of_an_earlier_one_elsewhere() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::below(root.path());
+    let (there, here) =
+        [0, EXTENT].map(|start| order(vec![Extent { start, length: EXTENT }])).into();
+    let earlier = record_of(&Wanted::of(&there).unwrap());
+    record::store(&paths, &earlier).unwrap();
+    let wanted = Wanted::of(&here).unwrap();
+    let why = attach::set_aside(&paths, &wanted).unwrap_err().to_string();
+    assert!(why.ends_with("an earlier one of that name, in pool p, is not erased yet"), "{why}");
+    assert_eq!(record::load(&paths, wanted.lease, wanted.volume).unwrap(), Some(earlier));
+}
+
 #[test]
 fn a_volume_that_only_a_record_knows_is_found() {
     let root = tempfile::tempdir().unwrap();
@@ -43,17 +86,7 @@ fn a_volume_that_only_a_record_knows_is_found() {
     assert_eq!(volumes.found().unwrap(), []);
     let order = order(vec![Extent { start: 0, length: EXTENT }]);
     let wanted = Wanted::of(&order).unwrap();
-    let record = VolumeRecord {
-        lease: order.lease.clone(),
-        volume: wanted.volume.clone(),
-        pool: wanted.pool.to_owned(),
-        extents: wanted.extents.to_vec(),
-        mapping: "BULKHEAD-VOLUME-0".to_owned(),
-        marker: String::new(),
-        canary: String::new(),
-        stage: Stage::Made,
-    };
-    record::store(&paths, &record).unwrap();
+    record::store(&paths, &record_of(&wanted)).unwrap();
     assert_eq!(volumes.found().unwrap(), [(order.lease.clone(), order.resource.clone())]);
 }
 
