@@ -421,7 +421,7 @@ pub struct HeldVolume {
 pub struct HeldDevice {
     /// Kind of device, one word: `vf`, `gpu`, `mig`.
     pub kind: String,
-    /// Its stable name on this host.
+    /// Its stable name on this host: a PCI address, or of a device that a vendor describes, `vendor/class=name`.
     pub id: String,
 }
 
