@@ -29,9 +29,6 @@ use crate::phase::{Phase, command};
 /// The copy.
 const TREE: &str = "target/mutants/tree";
 
-/// Held by the one run that changes the copy.
-const LOCK: &str = "target/mutants/lock";
-
 /// Where it is built, seen from there: whoever builds the workspace meanwhile need not wait.
 const BUILT: &str = "../built";
 
@@ -73,10 +70,6 @@ pub(crate) fn run(parts: &[String]) -> Result<()> {
         bail!("no mutant is called {}", parts.join(" or "));
     }
     let _alone = alone()?;
-    // Two runs would repair each other's mutants.
-    fs::create_dir_all(TREE)?;
-    let lock = fs::File::create(LOCK).with_context(|| format!("create {LOCK}"))?;
-    lock.lock().with_context(|| format!("lock {LOCK}"))?;
     copy_workspace()?;
     let crates: BTreeSet<String> = mutants.iter().map(Mutant::package).collect::<Result<_>>()?;
     let mut bound = BTreeMap::new();
