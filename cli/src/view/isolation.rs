@@ -51,16 +51,27 @@ fn holders(holders: &[HolderFacts]) -> Table {
     Table { header, rows: rows.collect() }
 }
 
-/// What leases reach, without what is the host's alone and without harmless ones.
+/// What leases reach: not what is the host's alone, nor their own terminals.
 fn devices(devices: &[DeviceFacts]) -> Table {
-    let rows = devices.iter().filter_map(|device| {
+    let shown = devices.iter().filter(|device| device.kind != DeviceKind::Terminals);
+    let rows = shown.filter_map(|device| {
         let reaches = |reach: &&Reach| reach.holder != Holder::Host;
         let holders: Vec<String> =
             device.holders.iter().filter(reaches).map(|reach| reach.holder.to_string()).collect();
         let name = match &device.kind {
             DeviceKind::Mapping { name, .. } => format!("{} ({name})", device.name),
-            _ if device.kind == DeviceKind::Terminals => return None,
-            _ => device.name.clone(),
+            DeviceKind::Terminals
+            | DeviceKind::Kvm
+            | DeviceKind::VfioContainer
+            | DeviceKind::VfioGroup
+            | DeviceKind::Image
+            | DeviceKind::Disk
+            | DeviceKind::Partition { .. }
+            | DeviceKind::Vf { .. }
+            | DeviceKind::Interface
+            | DeviceKind::Gpu
+            | DeviceKind::GpuSlice { .. }
+            | DeviceKind::Unknown => device.name.clone(),
         };
         (!holders.is_empty()).then(|| vec![name, holders.join(" ")])
     });
