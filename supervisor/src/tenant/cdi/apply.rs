@@ -68,14 +68,10 @@ pub fn apply(config: &mut Spec, edits: &Edits, look: Look<'_>) -> Result<(), Bun
     for node in &edits.nodes {
         let Numbers { kind, major, minor } = node.numbers(look).map_err(BundleError::Cdi)?;
         if node.path == node.host {
-            let mut device = json!({
+            let device = json!({
                 "path": node.path, "type": kind.to_string(), "major": major, "minor": minor,
+                "fileMode": node.mode, "uid": node.uid, "gid": node.gid,
             });
-            for (key, value) in [("fileMode", node.mode), ("uid", node.uid), ("gid", node.gid)] {
-                if let Some(value) = value {
-                    device[key] = value.into();
-                }
-            }
             put(&mut devices, &node.path, device);
         } else {
             // In a user namespace crun binds a node from the same path of the host: another path is bound here.
