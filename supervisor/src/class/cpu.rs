@@ -10,11 +10,14 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::thread;
 
+use bulkhead_api::chain::Chain;
 use bulkhead_api::receipt::Evidence;
 use bulkhead_api::resource::Resource;
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
+use tracing::warn;
 
+use super::partition;
 use super::text;
 use super::{Attached, Class, ClassError, Erased, Order};
 use crate::host::cpulist;
@@ -148,6 +151,10 @@ impl Class for Cpu {
             let doing = format!("see that no lease has CPUs {list}");
             return Err(refused(doing, with.join(", ")));
         }
+        if let Err(error) = partition::settle(&self.root) {
+            // They are nobody's all the same, and the next lease with CPUs of its own has them named anew.
+            warn!(error = %Chain(&error), "CPUs of a lease that is gone stay named as exclusive");
+        }
         let mut erased =
             Erased { methods: vec!["evictPrivateCaches".to_owned()], ..Erased::default() };
         let found = "none".to_owned();
@@ -222,7 +229,11 @@ mod tests {
         let error = erase(&class, &[0]).unwrap_err().to_string();
         assert_eq!(error, "see that no lease has CPUs 0: tenant-other.b.slice has CPUs 0");
         write(root.path(), file, "4-5\n");
+        let above = "sys/fs/cgroup/tenant.slice/cpuset.cpus.exclusive";
+        write(root.path(), above, "0\n");
         erase(&class, &[0]).unwrap();
+        let named = fs::read_to_string(root.path().join(above)).unwrap();
+        assert_eq!(named.trim(), "", "what was named for the lease is not any more");
     }
 
     #[test]

@@ -114,7 +114,7 @@ pub fn set(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<(), Cla
         CpuPartition::Member => {
             text::write(&group.join(PARTITION), "member")?;
             exclude(&group, &cpus)?;
-            exclude(&cgroup::tenants(root), &exclusive(root, None)?)?;
+            settle(root)?;
         }
         CpuPartition::Isolated => {
             if cpus.is_empty() {
@@ -141,6 +141,15 @@ pub fn set(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<(), Cla
         return Err(ClassError::ReadBack { what, expected, found });
     }
     Ok(())
+}
+
+/// Names no CPUs as exclusive in the slice above but those of the leases that are there: the group of a lease that was
+/// taken back is gone, and what was named for it above is not.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn settle(root: &Path) -> Result<(), ClassError> {
+    exclude(&cgroup::tenants(root), &exclusive(root, None)?)
 }
 
 /// CPUs that groups of leases name as exclusive, but for one group.
@@ -225,6 +234,19 @@ mod tests {
         assert_eq!(host.read("cpuset.cpus.exclusive"), "6");
         assert_eq!(host.read("tenant-acme.a.slice/cpuset.cpus.partition"), "member");
         set("a", CpuPartition::Member).unwrap();
+    }
+
+    #[test]
+    fn a_group_that_is_gone_leaves_no_cpus_named_above() {
+        let host = Host::new();
+        for (name, cpus) in [("a", "2-3"), ("b", "6-7")] {
+            host.lease(&format!("acme.{name}"), cpus);
+            set(host.0.path(), &id(name), CpuPartition::Isolated).unwrap();
+        }
+        fs::remove_dir_all(cgroup::tenants(host.0.path()).join("tenant-acme.a.slice")).unwrap();
+        settle(host.0.path()).unwrap();
+        assert_eq!(host.read("cpuset.cpus.exclusive"), "6-7");
+        settle(tempfile::tempdir().unwrap().path()).unwrap();
     }
 
     #[test]
