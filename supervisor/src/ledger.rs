@@ -163,10 +163,11 @@ impl Ledger {
         }
     }
 
-    /// Notes that a resource has a receipt; one in quarantine leaves it.
+    /// Notes that a resource has a receipt; one in quarantine leaves it. A lease that is not being taken back keeps what
+    /// it has: the receipt is for the same amount of an earlier lease of its name.
     pub fn cleaned(&mut self, id: &LeaseId, resource: &Resource) {
         self.quarantine.retain(|kept| kept.lease != *id || kept.resource != *resource);
-        for entry in self.entries.iter_mut().filter(|entry| entry.id == *id) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.id == *id && entry.releasing) {
             if entry.holding.resources().contains(resource) {
                 entry.clean.insert(resource.clone());
             }

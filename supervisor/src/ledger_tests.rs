@@ -42,10 +42,7 @@ fn entry(name: &str, cpus: &[u32]) -> Entry {
 }
 
 fn full() -> Ledger {
-    Ledger {
-        entries: vec![entry("a", &[1, 2]), entry("b", &[3])],
-        quarantine: Vec::new(),
-    }
+    Ledger { entries: vec![entry("a", &[1, 2]), entry("b", &[3])], quarantine: Vec::new() }
 }
 
 fn kept() -> (TempDir, PathBuf) {
@@ -79,6 +76,53 @@ fn an_entry_is_kept_once_and_replaced_by_a_newer_one() {
     ledger.forget(&id);
     ledger.forget(&id);
     assert_eq!(ledger.entry(&id), None);
+}
+
+#[test]
+fn what_has_a_receipt_is_free_though_its_lease_holds_the_rest() {
+    let (mut ledger, held) = (full(), entry("a", &[1, 2]));
+    ledger.release(&held.id);
+    let cpus = Resource::Cpu { cpus: held.holding.cpus.clone() };
+    ledger.cleaned(&held.id, &cpus);
+    let left = &ledger.taken().held[&held.id];
+    assert_eq!((left.cpus.len(), left.memory), (0, held.holding.memory));
+    assert!(!ledger.dirty(ledger.entry(&held.id).unwrap()).contains(&cpus));
+}
+
+#[test]
+fn a_receipt_for_what_an_earlier_lease_of_that_name_held_frees_nothing_of_this_one() {
+    let (mut ledger, held) = (full(), entry("a", &[1, 2]));
+    let same = Resource::Cpu { cpus: held.holding.cpus.clone() };
+    ledger.cleaned(&held.id, &same);
+    assert_eq!(ledger.taken().held[&held.id], held.holding, "it is not being taken back");
+    ledger.release(&held.id);
+    let earlier = Resource::Cpu { cpus: [2, 5].into() };
+    ledger.quarantined(Quarantined {
+        resource: earlier.clone(),
+        lease: held.id.clone(),
+        reason: "the marker is still there".to_owned(),
+        since: "2026-11-24T10:00:00Z".parse().unwrap(),
+    });
+    assert_eq!(ledger.taken().quarantined, std::slice::from_ref(&earlier));
+    ledger.cleaned(&held.id, &earlier);
+    assert_eq!(ledger.quarantine, []);
+    assert_eq!(ledger.taken().held[&held.id], held.holding);
+}
+
+#[test]
+fn a_receipt_for_the_same_amount_that_an_earlier_lease_of_that_name_held_frees_nothing_either() {
+    let (mut ledger, held) = (full(), entry("a", &[1, 2]));
+    let (nodes, bytes) = (held.holding.memory_nodes.clone(), held.holding.memory);
+    let resource = Resource::Memory { nodes, bytes };
+    ledger.quarantined(Quarantined {
+        resource: resource.clone(),
+        lease: held.id.clone(),
+        reason: "the marker is still there".to_owned(),
+        since: "2026-11-24T10:00:00Z".parse().unwrap(),
+    });
+    ledger.cleaned(&held.id, &resource);
+    assert_eq!(ledger.quarantine, []);
+    assert_eq!(ledger.taken().held[&held.id], held.holding);
 }
 
 #[test]
