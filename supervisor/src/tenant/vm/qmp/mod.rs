@@ -112,7 +112,9 @@ impl Monitor {
         let mut monitor = Self { stream, read: Vec::new(), events: Vec::new(), last_id: 0 };
         match monitor.next("with a greeting", deadline)? {
             Message::Greeting => {}
-            other => return Err(unexpected(&other)),
+            other @ (Message::Return { .. } | Message::Refused { .. } | Message::Event { .. }) => {
+                return Err(unexpected(&other));
+            }
         }
         monitor.execute("qmp_capabilities", deadline)?;
         Ok(monitor)
@@ -136,7 +138,9 @@ impl Monitor {
                     return Err(QmpError::Refused { command: command.to_owned(), why });
                 }
                 Message::Event { name, data } => self.keep(Event { name, data }),
-                other => return Err(unexpected(&other)),
+                other @ (Message::Greeting | Message::Return { .. } | Message::Refused { .. }) => {
+                    return Err(unexpected(&other));
+                }
             }
         }
     }
@@ -169,7 +173,9 @@ impl Monitor {
         }
         match self.next("", deadline) {
             Ok(Message::Event { name, data }) => Ok(Some(Event { name, data })),
-            Ok(other) => Err(unexpected(&other)),
+            Ok(other @ (Message::Greeting | Message::Return { .. } | Message::Refused { .. })) => {
+                Err(unexpected(&other))
+            }
             Err(QmpError::Late(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -216,9 +222,10 @@ impl Monitor {
 }
 
 fn late_or(doing: &'static str, what: &str, source: io::Error) -> QmpError {
-    match source.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => QmpError::Late(what.to_owned()),
-        _ => QmpError::Broken { doing, source },
+    if matches!(source.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        QmpError::Late(what.to_owned())
+    } else {
+        QmpError::Broken { doing, source }
     }
 }
 
