@@ -94,7 +94,10 @@ impl LeaseSpec {
             InstanceKind::Container | InstanceKind::BareMetal => Self::MIN_MEMORY,
         };
         if self.memory < least {
-            return Err(("spec.memory".to_owned(), format!("{}: expected at least {least}", self.memory)));
+            return Err((
+                "spec.memory".to_owned(),
+                format!("{}: expected at least {least}", self.memory),
+            ));
         }
         if !self.gpus.is_empty() {
             return Err(("spec.gpus".to_owned(), not_yet("GPUs")));
@@ -145,7 +148,10 @@ impl LeaseSpec {
                 return Err(("spec.cache".to_owned(), needless("cache")));
             }
             if !(1..=32).contains(&cache.ways) {
-                return Err(("spec.cache.ways".to_owned(), format!("{}: expected 1 to 32", cache.ways)));
+                return Err((
+                    "spec.cache.ways".to_owned(),
+                    format!("{}: expected 1 to 32", cache.ways),
+                ));
             }
             if let Some(percent) = cache.bandwidth_percent
                 && !(1..=100).contains(&percent)
@@ -164,7 +170,10 @@ impl LeaseSpec {
         }
         if self.volumes.len() > Self::MOST_VOLUMES {
             let (count, most) = (self.volumes.len(), Self::MOST_VOLUMES);
-            return Err(("spec.volumes".to_owned(), format!("{count} volumes: expected at most {most}")));
+            return Err((
+                "spec.volumes".to_owned(),
+                format!("{count} volumes: expected at most {most}"),
+            ));
         }
         let mut names = BTreeSet::new();
         let mut total = Bytes::default();
@@ -202,7 +211,10 @@ impl LeaseSpec {
             total = total.saturating_add(volume.size);
         }
         if total.get() == u64::MAX {
-            return Err(("spec.volumes".to_owned(), "the sizes together are above 16 EiB".to_owned()));
+            return Err((
+                "spec.volumes".to_owned(),
+                "the sizes together are above 16 EiB".to_owned(),
+            ));
         }
         Ok(())
     }

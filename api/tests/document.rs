@@ -52,18 +52,62 @@ fn an_error_names_the_field_and_what_was_expected() {
     assert!(version.contains("unknown variant `v2`, expected `bulkhead.io/v1`"), "{version}");
 }
 
+/// Path of the field that the check of a lease names.
+fn checked(change: impl FnOnce(&mut Value)) -> String {
+    let mut json = lease();
+    json.as_object_mut().unwrap().remove("kind");
+    change(&mut json["spec"]);
+    from_json::<Lease>(json.to_string().as_bytes()).unwrap().spec.check().unwrap_err().0
+}
+
 #[test]
 fn what_this_version_cannot_lease_is_refused_by_field() {
-    let field = |change: fn(&mut Value)| {
-        let mut json = lease();
-        json.as_object_mut().unwrap().remove("kind");
-        change(&mut json["spec"]);
-        from_json::<Lease>(json.to_string().as_bytes()).unwrap().spec.check().unwrap_err().0
-    };
-    assert_eq!(field(|spec| spec["instance"] = json!("vm")), "spec.instance");
+    let field = |change: fn(&mut Value)| checked(change);
     assert_eq!(field(|spec| spec["gpus"] = json!([{ "whole": 1 }])), "spec.gpus");
     assert_eq!(field(|spec| spec["networks"] = json!([{}])), "spec.networks");
-    assert_eq!(field(|spec| spec["volumes"] = json!([{}])), "spec.volumes");
+    let volume = |name: &str, more: Value| {
+        let mut volume = json!({ "name": name, "size": "64Mi" });
+        volume.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        volume
+    };
+    let second = |more: Value| json!([volume("a", json!({})), volume("b", more)]);
+    for (volumes, wrong) in [
+        (second(json!({ "name": "a" })), "spec.volumes[1].name"),
+        (second(json!({ "size": "1Mi" })), "spec.volumes[1].size"),
+        (second(json!({ "local": false })), "spec.volumes[1].local"),
+        (second(json!({ "path": "data" })), "spec.volumes[1].path"),
+        (second(json!({ "path": "/proc/x" })), "spec.volumes[1].path"),
+        (second(json!({ "path": "/a/../b" })), "spec.volumes[1].path"),
+        (Value::Array(vec![volume("a", json!({})); 17]), "spec.volumes"),
+    ] {
+        assert_eq!(checked(|spec| spec["volumes"] = volumes.clone()), wrong, "{volumes}");
+    }
+    let huge = |amount: &str| json!({ "pageSize": "2Mi", "amount": amount });
+    for amount in ["0", "3Mi"] {
+        let wrong = checked(|spec| spec["hugepages"] = huge(amount));
+        assert_eq!(wrong, "spec.hugepages.amount");
+    }
+    let vm = |spec: &mut Value, more: &str| {
+        spec["instance"] = json!("vm");
+        spec["hugepages"] = huge(more);
+    };
+    assert_eq!(checked(|spec| vm(spec, "2Mi")), "spec.hugepages.amount", "a vm lies in them whole");
+    assert_eq!(checked(|spec| spec["cache"] = json!({ "ways": 0 })), "spec.cache.ways");
+    let cache = json!({ "ways": 1, "bandwidthPercent": 101 });
+    assert_eq!(checked(|spec| spec["cache"] = cache.clone()), "spec.cache.bandwidthPercent");
+    for (needless, value) in [
+        ("isolation", json!("l3")),
+        ("cpuPartition", json!("isolated")),
+        ("hugepages", huge("2Mi")),
+        ("cache", json!({ "ways": 1 })),
+        ("volumes", json!([volume("a", json!({}))])),
+    ] {
+        let wrong = checked(|spec| {
+            spec["instance"] = json!("bareMetal");
+            spec[needless] = value.clone();
+        });
+        assert_eq!(wrong, format!("spec.{needless}"), "the whole host is the lease's");
+    }
     assert_eq!(field(|spec| spec["cpus"] = json!(0)), "spec.cpus");
     assert_eq!(field(|spec| spec["memory"] = json!("1Mi")), "spec.memory");
     assert_eq!(field(|spec| spec["revocable"] = json!("10s")), "spec.revocable");

@@ -84,6 +84,10 @@ const UNDER_WAY: Ways = &[
         "wait until the site takes the spec; bulkhead explain site says whether it is connected",
     ),
     (
+        "NameInQuarantine",
+        "bulkhead host quarantine on that host says why; bulkhead host quarantine retry erases it again; or take another name",
+    ),
+    (
         "WaitsForRelease",
         "wait until the leases named there are gone; bulkhead explain lease says what holds them",
     ),

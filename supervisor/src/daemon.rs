@@ -22,8 +22,8 @@ use crate::paths::Paths;
 use crate::socket::{self, View};
 use crate::storage::state::{self, StateHome};
 use crate::uplink;
-use crate::uplink::enrol::boot_facts;
 use crate::uplink::backoff::Backoff;
+use crate::uplink::enrol::boot_facts;
 
 /// A state that cannot be used is looked at again after this time, by a supervisor that starts anew.
 const HOME_AGAIN: Duration = Duration::from_secs(300);
@@ -110,7 +110,10 @@ pub async fn run(mut paths: Paths, stop: impl Future<Output = ()>) -> Result<(),
             Ok(uevents) => uevents.wake(told).await.map(|never| match never {}).err(),
             Err(error) => Some(error),
         };
-        warn!(error = error.as_ref().map(tracing::field::display), "changes of hardware are not heard");
+        warn!(
+            error = error.as_ref().map(tracing::field::display),
+            "changes of hardware are not heard"
+        );
         std::future::pending().await
     });
     if closed {

@@ -154,10 +154,10 @@ fn a_volume_that_is_too_small_is_refused() {
     refused(
         "  volumes:\n    - { name: data, size: 1Mi }\n",
         &expect![[r#"
-        lease.yaml:9:5: spec.volumes.size: 1Mi of volume data: expected at least 32Mi
-         9 |     - { name: data, size: 1Mi }
-           |     ^
-          help: bulkhead explain lease.spec.volumes.size"#]],
+            lease.yaml:9:27: spec.volumes[0].size: 1Mi of volume data: expected at least 32Mi
+             9 |     - { name: data, size: 1Mi }
+               |                           ^
+              help: bulkhead explain lease.spec.volumes.size"#]],
     );
 }
 
@@ -179,10 +179,10 @@ fn two_volumes_of_one_name_are_refused() {
     refused(
         &format!("  volumes:\n{volume}{volume}"),
         &expect![[r#"
-        lease.yaml:9:5: spec.volumes: two volumes are called data
-         9 |     - { name: data, size: 1Gi }
-           |     ^
-          help: bulkhead explain lease.spec.volumes"#]],
+            lease.yaml:10:15: spec.volumes[1].name: two volumes are called data
+             10 |     - { name: data, size: 1Gi }
+                |               ^
+              help: bulkhead explain lease.spec.volumes.name"#]],
     );
 }
 
@@ -191,10 +191,10 @@ fn a_volume_over_a_folder_of_the_kernel_is_refused() {
     refused(
         "  volumes:\n    - { name: data, size: 1Gi, path: /proc }\n",
         &expect![[r#"
-        lease.yaml:9:5: spec.volumes.path: "/proc" of volume data: expected an absolute path outside /proc, /sys and /dev
-         9 |     - { name: data, size: 1Gi, path: /proc }
-           |     ^
-          help: bulkhead explain lease.spec.volumes.path"#]],
+            lease.yaml:9:38: spec.volumes[0].path: "/proc" of volume data: expected an absolute path outside /proc, /sys and /dev
+             9 |     - { name: data, size: 1Gi, path: /proc }
+               |                                      ^
+              help: bulkhead explain lease.spec.volumes.path"#]],
     );
 }
 

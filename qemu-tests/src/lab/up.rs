@@ -153,10 +153,10 @@ fn serve(
         Ok(known.iter().filter(|host| host.status.phase == HostPhase::Ready).count() >= hosts.len())
     })?;
     for (tenant, name, lease) in leases() {
-        running.apply(&document("Tenant", json!({ "name": tenant }), None))?;
+        running.apply(&document("Tenant", &json!({ "name": tenant }), None))?;
         running.apply(&document(
             "Lease",
-            json!({ "name": name, "tenant": tenant }),
+            &json!({ "name": name, "tenant": tenant }),
             Some(lease),
         ))?;
     }
@@ -219,7 +219,7 @@ fn leases() -> [(&'static str, &'static str, Value); 2] {
     ]
 }
 
-fn document(kind: &str, metadata: Value, spec: Option<Value>) -> Value {
+fn document(kind: &str, metadata: &Value, spec: Option<Value>) -> Value {
     let mut document = json!({ "apiVersion": API_VERSION, "kind": kind, "metadata": metadata });
     if let (Some(spec), Some(document)) = (spec, document.as_object_mut()) {
         document.insert("spec".to_owned(), spec);

@@ -100,7 +100,7 @@ fn a_lease_that_this_version_cannot_grant_is_refused_by_its_field() {
         ("memory", json!("1Mi"), ""),
         ("isolation", json!("none"), ""),
         ("volumes", json!([{ "name": "a" }]), "[0]"),
-        ("volumes", json!([{ "name": "a", "size": "1Mi" }]), ".size"),
+        ("volumes", json!([{ "name": "a", "size": "1Mi" }]), "[0].size"),
         ("hugepages", json!({ "pageSize": "2Mi", "amount": "3Mi" }), ".amount"),
         ("cache", json!({ "ways": 0 }), ".ways"),
     ] {

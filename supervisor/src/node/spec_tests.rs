@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, watch};
 use super::super::report::{Moment, report};
 use super::super::{Ends, starting};
 use super::*;
-use crate::node::state::Home;
 use crate::events::Events;
 use crate::host::service::Service;
+use crate::node::state::Home;
 use crate::testing::{Authority, DayRange, boot_files, host_id, json, spec};
 use crate::uplink::identity::Named;
 

@@ -20,8 +20,8 @@ use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::{View, engine};
 use super::reply::{Refused, bad_field, broken, not_found, refused};
+use super::{View, engine};
 use crate::events::{Event, Events};
 use crate::node::logs::MOST_LINES;
 use crate::proof::ring::{KEPT, Ring};

@@ -75,7 +75,10 @@ impl Served {
             let _ = connection.await;
         });
         let request = Request::builder().method(method).uri(target).header("host", "host");
-        sender.send_request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await.unwrap()
+        sender
+            .send_request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap())
+            .await
+            .unwrap()
     }
 
     async fn get(&mut self, target: &str) -> (StatusCode, Bytes) {

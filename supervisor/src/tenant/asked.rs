@@ -73,7 +73,7 @@ impl Tenants {
         if let (Some(resource), []) = (resource, again.as_slice()) {
             return Err(Declined::NotInQuarantine(resource.clone()));
         }
-        self.retry_quarantine(resource);
+        self.machine.again.clone_from(&again);
         Ok(Retry { again })
     }
 }

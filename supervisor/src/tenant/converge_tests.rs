@@ -56,7 +56,12 @@ fn units(resource: &Resource) -> BTreeSet<Unit> {
             .iter()
             .flat_map(|extent| (extent.start / EXTENT..extent.end() / EXTENT).map(Unit::Extent))
             .collect(),
-        _ => BTreeSet::new(),
+        Resource::Instance
+        | Resource::Memory { .. }
+        | Resource::Hugepages { .. }
+        | Resource::Cache { .. }
+        | Resource::Device { .. }
+        | Resource::Disk { .. } => BTreeSet::new(),
     }
 }
 
@@ -142,6 +147,22 @@ impl SimHost {
                 assert!(!entry.releasing, "{step} while it is taken back");
                 assert_eq!(sim.files, ObservedFiles::Bundled(Box::new(entry)), "{step}");
             }
+            Step::RemoveSlice(_)
+            | Step::RemoveFiles(_)
+            | Step::Unmount(_)
+            | Step::Forget(_)
+            | Step::Sanitise { .. }
+            | Step::Release(_)
+            | Step::PinVcpus(_)
+            | Step::CancelFetch(_)
+            | Step::StopService(_) => self.safely_taken(step, &ledger),
+        }
+    }
+
+    /// The same for steps that take.
+    fn safely_taken(&mut self, step: &Step, ledger: &Ledger) {
+        let entry = ledger.entry(step.id()).cloned();
+        match step {
             Step::RemoveSlice(id) => {
                 let sim = self.sim(id);
                 assert!(!sim.service && sim.stopping.is_none(), "{step} while it runs");
@@ -181,7 +202,15 @@ impl SimHost {
                 assert!(!used && sim.mounts == 0, "{step} while it is used");
             }
             Step::Release(_) => assert!(entry.is_some(), "{step} before the ledger knows"),
-            Step::PinVcpus(_) | Step::CancelFetch(_) | Step::StopService(_) => {}
+            Step::PinVcpus(_)
+            | Step::CancelFetch(_)
+            | Step::StopService(_)
+            | Step::Record(_)
+            | Step::Fetch { .. }
+            | Step::Bundle(_)
+            | Step::SetSlice { .. }
+            | Step::Attach { .. }
+            | Step::StartService { .. } => {}
         }
     }
 

@@ -106,13 +106,10 @@ impl LeaseHost for Machine {
                     let fetching = self.fetches.is_running(&id);
                     let pinned = self.pinned(&id, &seen);
                     let mut seen = ObservedLease { fetching, resources, pinned, ..seen };
-                    match (self.ledger.entry(&id), &mut seen.slice) {
-                        (Some(entry), Some(slice)) => {
-                            let held = entry.holding.hugepages.as_ref();
-                            let drift = limit::drift(&self.paths.root, &id, held);
-                            slice.hugepages = drift.unwrap_or_else(|e| Some(e.to_string()));
-                        }
-                        _ => {}
+                    if let (Some(entry), Some(slice)) = (self.ledger.entry(&id), &mut seen.slice) {
+                        let held = entry.holding.hugepages.as_ref();
+                        let drift = limit::drift(&self.paths.root, &id, held);
+                        slice.hugepages = drift.unwrap_or_else(|e| Some(e.to_string()));
                     }
                     if !seen.is_gone() {
                         observed.leases.insert(id, seen);

@@ -49,7 +49,7 @@ use bulkhead_api::chain::Chain;
 use bulkhead_api::id::{HostId, LeaseId};
 use bulkhead_api::inventory::Inventory;
 use bulkhead_api::lease::{Isolation, LeasePhase, LeaseStatus, ReportedLease};
-use bulkhead_api::resource::{Quarantined, Resource};
+use bulkhead_api::resource::Quarantined;
 use bulkhead_api::spec::HostSpec;
 use bulkhead_api::time::Timestamp;
 use jiff::SignedDuration;
@@ -127,6 +127,12 @@ const SOON: SignedDuration = SignedDuration::from_secs(1);
 /// Nothing is under way: look again for limits that drifted and logs that grew.
 const IDLE: SignedDuration = SignedDuration::from_secs(30);
 
+/// From a resource's way into quarantine to the first try to get it out again.
+const QUARANTINE_FIRST: SignedDuration = SignedDuration::from_mins(10);
+
+/// From one such try to the next at the latest.
+const QUARANTINE_LAST: SignedDuration = SignedDuration::from_hours(6);
+
 /// All leases of the host, and the ledger that remembers them.
 #[derive(Debug)]
 pub struct Tenants {
@@ -134,6 +140,8 @@ pub struct Tenants {
     /// An unusable ledger closes the domain: nothing is granted or taken back.
     problem: Option<LedgerError>,
     failures: Failures,
+    /// When what is in quarantine is erased again, and how long after that the next time.
+    quarantine_due: Option<(Timestamp, SignedDuration)>,
     /// The last report on each lease, for the times in its conditions.
     reported: BTreeMap<LeaseId, LeaseStatus>,
     listener: JoinSet<Result<Infallible, SystemdError>>,
@@ -159,6 +167,7 @@ impl Tenants {
             machine,
             problem,
             failures: Failures::new(),
+            quarantine_due: None,
             reported: BTreeMap::new(),
             listener: JoinSet::new(),
             wake,
@@ -190,14 +199,6 @@ impl Tenants {
         entries.map(|entry| (entry.id.clone(), entry.spec.isolation)).collect()
     }
 
-    /// Has resources in quarantine erased again by the next pass: that one, or all. Says how many.
-    pub fn retry_quarantine(&mut self, resource: Option<&Resource>) -> usize {
-        let all = self.machine.ledger.quarantine.iter();
-        let wanted = all.filter(|kept| resource.is_none_or(|only| kept.resource == *only));
-        self.machine.again = wanted.cloned().collect();
-        self.machine.again.len()
-    }
-
     /// Grants no new lease while `shared` says what leases share. Nothing is taken away for it.
     pub fn admit_unless(&mut self, shared: Option<String>) {
         self.machine.shared = shared;
@@ -222,6 +223,7 @@ impl Tenants {
         let desired = wanted.map(model::desired);
         let converged = match (&desired, &self.problem) {
             (Some(desired), None) => {
+                self.quarantine_again(now);
                 let failures = &mut self.failures;
                 converge::converge(&mut self.machine, desired, inventory, failures, now).await
             }
@@ -238,6 +240,22 @@ impl Tenants {
                 }
                 self.blind(&error, desired.as_ref(), host, now)
             }
+        }
+    }
+
+    /// What could not be shown to be clean is erased again by itself, more and more seldom.
+    fn quarantine_again(&mut self, now: Timestamp) {
+        if self.machine.ledger.quarantine.is_empty() {
+            self.quarantine_due = None;
+            return;
+        }
+        let after = |pause: SignedDuration| now.checked_add(pause).unwrap_or(Timestamp::MAX);
+        let (due, pause) =
+            *self.quarantine_due.get_or_insert_with(|| (after(QUARANTINE_FIRST), QUARANTINE_FIRST));
+        if due <= now {
+            self.machine.again.clone_from(&self.machine.ledger.quarantine);
+            let pause = pause.checked_mul(2).unwrap_or(QUARANTINE_LAST).min(QUARANTINE_LAST);
+            self.quarantine_due = Some((after(pause), pause));
         }
     }
 

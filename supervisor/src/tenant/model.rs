@@ -5,7 +5,7 @@ use std::fmt;
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::{
-    CpuPartition, HeldVolume, Holding, InstanceKind, Isolation, LeaseSpec, RestartPolicy, Workload,
+    CpuPartition, Holding, InstanceKind, Isolation, LeaseSpec, RestartPolicy, Workload,
 };
 use bulkhead_api::resource::{Quarantined, Resource};
 use bulkhead_api::spec::HostSpec;
@@ -14,6 +14,7 @@ use bulkhead_api::units::Bytes;
 use crate::class::Attached;
 use crate::host::cpulist;
 use crate::ledger::Entry;
+use crate::tenant::repair;
 
 /// Processes and threads of one lease. The kernel's default of 32768 process ids is shared by all.
 pub const TASKS: u64 = 4096;
@@ -226,10 +227,8 @@ impl ObservedLease {
             None => Holding::default(),
         };
         for resource in self.resources.keys() {
-            if let Resource::Volume { name, pool, extents } = resource {
-                let (name, pool, extents) = (name.clone(), pool.clone(), extents.clone());
-                holding.volumes.push(HeldVolume { name, pool, extents });
-            }
+            // A second one of a kind that a lease has once is found again when the first is gone.
+            let _later = repair::join(&mut holding, resource);
         }
         let spec = LeaseSpec {
             site: None,
@@ -366,13 +365,13 @@ impl Step {
     /// What was not as it should be, and is set right by this step; `None` for all else.
     #[must_use]
     pub fn drift(&self) -> Option<String> {
-        match self {
-            Self::SetSlice { drift, .. } if !drift.is_empty() => Some(drift.join(", ")),
-            Self::Attach { resource, drift: Some(drift), .. } => {
-                Some(format!("{resource}: {drift}"))
-            }
-            _ => None,
+        if let Self::SetSlice { drift, .. } = self {
+            return (!drift.is_empty()).then(|| drift.join(", "));
         }
+        if let Self::Attach { resource, drift: Some(drift), .. } = self {
+            return Some(format!("{resource}: {drift}"));
+        }
+        None
     }
 
     /// Later steps of the same lease need not wait for this one, should it fail: what else is to be
@@ -441,6 +440,9 @@ pub enum Refusal {
     /// What the host holds is not isolated: nobody else is let in.
     #[error("waits until the host is isolated again: {0}")]
     NotIsolated(String),
+    /// A resource of an earlier lease of this name could not be shown to be clean.
+    #[error("waits: {0} of an earlier lease of this name is in quarantine")]
+    Quarantined(Box<Resource>),
     /// There will be room once these leases are gone.
     #[error("waits for room until {} gone", waiting(.0))]
     WaitsFor(Vec<LeaseId>),
@@ -464,6 +466,7 @@ impl Refusal {
             Self::Shortage(_) => "Shortage",
             Self::Unknown(_) => "HoldingsUnknown",
             Self::NotIsolated(_) => "HostNotIsolated",
+            Self::Quarantined(_) => "NameInQuarantine",
             Self::WaitsFor(_) => "WaitsForRelease",
         }
     }

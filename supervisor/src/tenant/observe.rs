@@ -12,7 +12,9 @@ use crate::paths::Paths;
 use crate::tenant::cgroup;
 use crate::tenant::error::StepError;
 use crate::tenant::files::LeaseDir;
-use crate::tenant::model::{Exit, Limits, ObservedLease, ObservedService, ObservedSlice, ServiceState};
+use crate::tenant::model::{
+    Exit, Limits, ObservedLease, ObservedService, ObservedSlice, ServiceState,
+};
 use crate::tenant::name::{self, Kind};
 
 const SERVICE: &str = "org.freedesktop.systemd1.Service";

@@ -62,7 +62,9 @@ pub fn plan(
             plan.revoked.insert(id.clone());
         }
     }
-    for kept in &observed.again {
+    let runs = |id: &LeaseId| ledger.entry(id).is_some_and(|entry| !entry.releasing);
+    // What is called the same may be a part of what a lease has now.
+    for kept in observed.again.iter().filter(|kept| !runs(&kept.lease)) {
         let (id, resource) = (kept.lease.clone(), Box::new(kept.resource.clone()));
         plan.steps.push(Step::Sanitise { id, resource });
     }
@@ -78,6 +80,11 @@ pub fn plan(
             Some(entry) => entry.clone(),
             None if let Some(why) = &observed.shared => {
                 plan.refused.insert(id.clone(), Refusal::NotIsolated(why.clone()));
+                continue;
+            }
+            None if let Some(kept) = ledger.quarantine.iter().find(|kept| kept.lease == *id) => {
+                let refusal = Refusal::Quarantined(Box::new(kept.resource.clone()));
+                plan.refused.insert(id.clone(), refusal);
                 continue;
             }
             None if !unknown.is_empty() => {

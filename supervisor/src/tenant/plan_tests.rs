@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use bulkhead_api::inventory::{Core, CpuTopology, NumaNode};
 use bulkhead_api::lease::{CpuPartition, HeldVolume, Holding, InstanceKind, Isolation, Workload};
-use bulkhead_api::resource::{EXTENT, Extent};
+use bulkhead_api::resource::{EXTENT, Extent, Quarantined, Resource};
 use bulkhead_api::units::Bytes;
 use expect_test::{Expect, expect};
 
@@ -439,4 +439,43 @@ fn every_limit_that_is_not_as_wanted_is_drift() {
     let named: Vec<&str> = drift.iter().filter_map(|part| part.split(' ').next()).collect();
     assert_eq!(named, files);
     assert!(wanted.drift(&wanted).is_empty());
+}
+
+fn kept(name: &str, resource: Resource) -> Quarantined {
+    let since = bulkhead_api::time::Timestamp::UNIX_EPOCH;
+    Quarantined { resource, lease: id(name), reason: "marker found".to_owned(), since }
+}
+
+#[test]
+fn a_name_in_quarantine_is_not_given_again_and_a_running_lease_is_not_erased_for_it() {
+    let memory = Resource::Memory { nodes: BTreeSet::from([0]), bytes: Bytes::new(64 << 20) };
+    let mut case = Case::default().want("a", spec(1, 64));
+    case.ledger.quarantined(kept("a", memory.clone()));
+    case.check(
+        4,
+        &expect![[r#"
+            refused acme/a: waits: memory 64Mi of nodes 0 of an earlier lease of this name is in quarantine
+        "#]],
+    );
+    let held = entry("a", spec(1, 64), &[1]);
+    let seen = granted(&held, ServiceState::Running);
+    let mut case = Case::default().want("a", spec(1, 64)).held(held).seen("a", seen);
+    case.ledger.quarantined(kept("a", memory.clone()));
+    case.observed.again.push(kept("a", memory));
+    case.check(4, &expect![""]);
+}
+
+#[test]
+fn a_resource_that_cannot_be_looked_at_does_not_keep_its_lease_from_being_taken_back() {
+    let held = entry("a", spec(1, 64), &[1]);
+    let mut seen = granted(&held, ServiceState::Running);
+    let volume = Resource::Volume {
+        name: "data".parse().unwrap(),
+        pool: "p".to_owned(),
+        extents: vec![Extent { start: 0, length: EXTENT }],
+    };
+    seen.resources.insert(volume, Attached::Drifted("read disk vdb: I/O error".to_owned()));
+    let case = Case::default().held(held).seen("a", seen);
+    let plan = plan(&case.desired, &case.observed, &case.ledger, &host(4));
+    assert!(plan.steps.contains(&Step::StopService(id("a"))));
 }

@@ -148,7 +148,7 @@ fn entry(id: &LeaseId, found: &Found) -> (Entry, Vec<Resource>) {
 }
 
 /// Adds a resource to a holding; gives it back where the holding has another one in its place.
-fn join(holding: &mut Holding, resource: &Resource) -> Option<Resource> {
+pub(super) fn join(holding: &mut Holding, resource: &Resource) -> Option<Resource> {
     match resource {
         Resource::Instance => None,
         Resource::Cpu { cpus } => {

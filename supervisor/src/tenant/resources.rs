@@ -150,7 +150,11 @@ fn look(classes: &Classes, orders: &[Order]) -> BTreeMap<LeaseId, Seen> {
             (Err(_), _) => {}
             (Ok(resources), Ok(Attached::No)) => drop(resources.remove(&order.resource)),
             (Ok(resources), Ok(found)) => drop(resources.insert(order.resource.clone(), found)),
-            (lease, Err(error)) => *lease = Err(Chain(&error).to_string()),
+            // It fails alone: the rest of its lease can be seen and taken back (law 4).
+            (Ok(resources), Err(error)) => {
+                let why = Attached::Drifted(Chain(&error).to_string());
+                drop(resources.insert(order.resource.clone(), why));
+            }
         }
     }
     seen

@@ -106,7 +106,12 @@ fn phase(facts: &Facts<'_>) -> LeasePhase {
         return LeasePhase::Releasing;
     }
     match facts.refusal {
-        Some(Refusal::NotIsolated(_) | Refusal::WaitsFor(_) | Refusal::Unknown(_)) => {
+        Some(
+            Refusal::NotIsolated(_)
+            | Refusal::WaitsFor(_)
+            | Refusal::Unknown(_)
+            | Refusal::Quarantined(_),
+        ) => {
             return LeasePhase::Pending;
         }
         Some(Refusal::Spec { .. } | Refusal::Shortage(_)) => return LeasePhase::Failed,
@@ -128,7 +133,8 @@ fn cache(facts: &Facts<'_>) -> Option<Said> {
         let message = "the processor cannot part its cache, or the kernel does not offer it";
         Said::new(Truth::False, "NoCacheControl", message.to_owned(), "operator")
     } else {
-        let ways = entry.holding.cache.iter().map(|c| format!("{:#x} of cache {}", c.mask, c.cache));
+        let ways =
+            entry.holding.cache.iter().map(|c| format!("{:#x} of cache {}", c.mask, c.cache));
         let message = format!("ways {}", ways.collect::<Vec<_>>().join(", "));
         Said::new(Truth::True, "Held", message, "supervisor")
     })
@@ -161,6 +167,7 @@ fn granted(facts: &Facts<'_>) -> Said {
         let owner = match refusal {
             Refusal::Spec { .. } => "tenant",
             Refusal::Shortage(_) => "registry",
+            Refusal::Quarantined(_) => "operator",
             Refusal::NotIsolated(_) | Refusal::WaitsFor(_) | Refusal::Unknown(_) => "supervisor",
         };
         return no(refusal.label(), refusal.to_string(), owner);

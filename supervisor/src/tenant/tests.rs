@@ -17,8 +17,8 @@ use futures_util::StreamExt as _;
 use zbus::{Connection, Guid, Message, MessageStream, OwnedObjectPath, OwnedVariant, Variant};
 
 use super::*;
-use crate::node::ask::Declined;
 use crate::class::{Attached, Class, ClassError, Erased, Order};
+use crate::node::ask::Declined;
 use crate::oci::pull::tests::{Fleet, H2, image, site};
 use crate::receipts::Receipts;
 use crate::tenant::plan::tests::{host as inventory, id, spec as lease_spec};
@@ -332,7 +332,8 @@ async fn a_lease_is_granted_read_back_found_again_and_taken_back_whole() {
     assert_eq!(*host.erased.0.lock().unwrap(), sanitised);
     let receipts = Receipts::new(&host.paths).all(Some(&id("llm-a"))).unwrap();
     let receipts = receipts.iter().map(|signed| signed.unchecked().unwrap());
-    let told: Vec<_> = receipts.map(|receipt| (receipt.resource.to_string(), receipt.boot)).collect();
+    let told: Vec<_> =
+        receipts.map(|receipt| (receipt.resource.to_string(), receipt.boot)).collect();
     assert_eq!(told, sanitised.map(|resource| (resource.to_owned(), 3)));
     assert!(matches!(tenants.log(&id("llm-a"), 1), Err(LogError::Absent(_))));
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
-use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::link::rpc::link_client::LinkClient;
 use bulkhead_api::link::rpc::{LogReply, Up, down, up};
+use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 use tokio::sync::{mpsc, watch};

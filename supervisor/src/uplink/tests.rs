@@ -1,8 +1,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::link::rpc::{down, up};
+use bulkhead_api::link::{HandOver, Hello};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::Status;
