@@ -1,5 +1,5 @@
 //! A lease that has a server to itself: handed over, booted from the tenant's own UKI, taken back and erased.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::indexing_slicing, reason = "documents of the test's own")]
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! A lease that runs a virtual machine: what its guest sees, how it is kept in, and how it ends.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
