@@ -75,8 +75,10 @@ impl Cpu {
         let alone = BTreeSet::from([cpu]);
         let core = set(below.join("topology/thread_siblings_list"))?.unwrap_or(alone);
         let mut bytes = 0_usize;
-        for index in text::names(&below.join("cache"))? {
-            let cache = below.join("cache").join(&index);
+        let names = text::names(&below.join("cache"))?;
+        // Files of the device model lie beside them: `uevent`, `power`.
+        for index in names.iter().filter(|name| name.starts_with("index")) {
+            let cache = below.join("cache").join(index);
             let shared = set(cache.join("shared_cpu_list"))?;
             let size = text::read_if_there(&cache.join("size"))?.and_then(|size| kibibytes(&size));
             if let (Some(shared), Some(size)) = (shared, size)
@@ -203,6 +205,7 @@ mod tests {
             write(root.path(), &format!("sys/devices/system/cpu/cpu0/{below}"), text);
         };
         cpu("topology/thread_siblings_list", "0-1\n");
+        cpu("cache/uevent", "");
         for (index, size, shared) in
             [(0, "48K", "0-1"), (1, "32K", "0"), (2, "512K", "0-1"), (3, "32768K", "0-7")]
         {
