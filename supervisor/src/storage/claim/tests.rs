@@ -137,6 +137,17 @@ fn a_claim_cut_at_every_sector_is_finished_at_the_next_start() {
     }
 }
 
+/// The control of the tests of cuts: what they look at shows an order that is not safe.
+#[test]
+fn entries_that_are_written_before_the_owner_would_be_noticed() {
+    let layout = layout(512);
+    let mut disk = Disk::new(512);
+    disk.write(layout.primary_header_at(), &layout.primary_header()).unwrap();
+    disk.write(layout.primary_entries_at(), &layout.entries()).unwrap();
+    disk.cut(|_| true);
+    assert!(matches!(disk.verdict(), Verdict::Foreign(_)));
+}
+
 #[test]
 fn a_pool_that_has_state_is_never_taken_for_a_begun_claim() {
     let layout = layout(512);
