@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | system call filter | no `seccomp` | keyrings, io-uring, userfaultfd, sockets of other families, a user namespace and mounts in it |
 //! | user ids of its own, no capability | no user namespace, all capabilities | devices and disks by number, kernel log, mounts, priorities, the clock |
-//! | process namespace | the host's | ids of the host's processes |
+//! | process namespace | the host's, and the host's users | ids, memory and environment of the host's processes |
 //! | network namespace | the host's | the host's links, the site, the host's sockets without a file |
 //! | paths hidden and read-only, control groups read-only | none hidden, all writable | `/proc/sys`, `/sys`, another control group |
 //! | control group | in the root group | more processes and memory than a lease may have |
@@ -61,7 +61,7 @@ const UNGUARDED: [Unguarded; 5] = [
         remove: no_ids,
         opens: &["devices", "volumes", "kernel-log", "mounts", "host-calls", "processor"],
     },
-    Unguarded { guard: "pids", remove: |config| no_namespace(config, "pid"), opens: &["pids"] },
+    Unguarded { guard: "pids", remove: no_pids, opens: &["pids"] },
     Unguarded {
         guard: "network",
         remove: |config| no_namespace(config, "network"),
@@ -106,6 +106,12 @@ fn no_ids(config: &mut Value) {
             options.retain(|option| option != "nodev");
         }
     }
+}
+
+/// With the host's users too: others cannot mount a `/proc` of the host's processes.
+fn no_pids(config: &mut Value) {
+    no_ids(config);
+    no_namespace(config, "pid");
 }
 
 fn no_paths(config: &mut Value) {

@@ -22,9 +22,9 @@ struct CloneArgs {
 pub(crate) fn escape(report: &mut Report) {
     report.attempt("affinity", all_cpus);
     report.attempt("cgroup.procs", || fs::write(format!("{GROUPS}/cgroup.procs"), "0"));
-    report.attempt("cpuset", || {
-        let cpus = fs::read_to_string(format!("{GROUPS}/cpuset.cpus.effective"))?;
-        fs::write(format!("{GROUPS}/system.slice/cpuset.cpus"), cpus.trim())
+    report.attempt("controllers", || {
+        let path = format!("{GROUPS}/cgroup.subtree_control");
+        fs::OpenOptions::new().write(true).open(path).map(drop)
     });
     report.attempt("new-cgroup", || {
         let path = format!("{GROUPS}/probe");
