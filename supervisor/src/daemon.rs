@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::time::Timestamp;
@@ -27,6 +27,9 @@ use crate::uplink::enrol::boot_facts;
 
 /// A state that cannot be used is looked at again after this time, by a supervisor that starts anew.
 const HOME_AGAIN: Duration = Duration::from_secs(300);
+
+/// For so long a state that cannot be used is looked for at the start.
+const HOME_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Messages between the parts before a sender waits.
 const QUEUE: usize = 16;
@@ -138,12 +141,23 @@ pub async fn run(mut paths: Paths, stop: impl Future<Output = ()>) -> Result<(),
 
 /// Finds the host's state before any record of it is read. What lies on a disk that a tenant had is not the host's.
 async fn home(paths: &mut Paths) -> Result<Home, DaemonError> {
-    let look = paths.clone();
     let facts = boot_facts(&paths.boot_facts()).ok();
     if let Some(lease) = facts.and_then(|facts| facts.site.returning) {
         return Ok(Home::Memory(format!("the tenant of lease {lease} had the disks")));
     }
-    Ok(match tokio::task::spawn_blocking(move || state::mount(&look)).await? {
+    let latest = Instant::now() + HOME_PATIENCE;
+    let found = loop {
+        let look = paths.clone();
+        match tokio::task::spawn_blocking(move || state::mount(&look)).await? {
+            // A disk that was claimed a moment ago shows its partitions when the kernel comes to it.
+            Err(error) if Instant::now() < latest => {
+                warn!(error = %Chain(&error), "the host's state is looked for again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            found => break found,
+        }
+    };
+    Ok(match found {
         Ok(home @ StateHome::Disk { .. }) => {
             paths.state = home.directory().to_owned();
             Home::Disk(home.condition(Timestamp::now()).message)
