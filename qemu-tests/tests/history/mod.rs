@@ -12,13 +12,13 @@ use bulkhead_api::resource::Resource;
 use bulkhead_api::statement::{SignedStatement, Statement};
 use bulkhead_qemu_tests::guest::Guest;
 
-/// A time of holding: from the first sample that shows it to the last.
+/// A time of holding.
 #[derive(Debug, Clone)]
 struct Held {
     lease: LeaseId,
-    resources: BTreeSet<Resource>,
+    /// Each with the last sample that shows it as not sanitised.
+    resources: BTreeMap<Resource, SystemTime>,
     first: SystemTime,
-    last: SystemTime,
 }
 
 /// What samples showed.
@@ -89,19 +89,19 @@ impl History {
         }
         let mut now = BTreeMap::new();
         for entry in &ledger.entries {
-            let resources: BTreeSet<Resource> =
-                entry.resources.iter().map(|resource| resource.resource.clone()).collect();
+            let resources: BTreeMap<Resource, SystemTime> =
+                entry.resources.iter().map(|held| (held.resource.clone(), time)).collect();
             // The same lease with other resources is another time of holding.
-            let same = self.now.get(&entry.id).copied();
-            let same = same
-                .filter(|at| self.held.get(*at).is_some_and(|held| held.resources == resources));
+            let same = self.now.get(&entry.id).copied().filter(|at| {
+                self.held.get(*at).is_some_and(|held| held.resources.keys().eq(resources.keys()))
+            });
             let at = same.unwrap_or_else(|| {
                 let lease = entry.id.clone();
-                self.held.push(Held { lease, resources, first: time, last: time });
+                self.held.push(Held { lease, resources, first: time });
                 self.held.len() - 1
             });
             if let Some(held) = self.held.get_mut(at) {
-                held.last = time;
+                held.resources.extend(dirty(entry).into_iter().map(|resource| (resource, time)));
             }
             now.insert(entry.id.clone(), at);
         }
@@ -133,30 +133,30 @@ impl History {
         let current: BTreeSet<usize> = self.now.values().copied().collect();
         // The host's clock in whole seconds, and what a sample takes.
         let slack = Duration::from_secs(3);
-        let made = |held: &Held, resource: &Resource, until: Option<SystemTime>| {
+        let made = |held: &Held, resource: &Resource, last, until: Option<SystemTime>| {
             receipts.iter().any(|receipt| {
                 let finished = SystemTime::from(receipt.finished);
                 receipt.lease == held.lease
                     && receipt.resource == *resource
-                    && finished + slack >= held.last
+                    && finished + slack >= last
                     && until.is_none_or(|until| finished <= until + slack)
             })
         };
         let mut between = 0;
-        for (at, held) in self.held.iter().enumerate() {
-            for resource in held.resources.iter().filter(|_| !current.contains(&at)) {
+        for (at, held) in self.held.iter().enumerate().filter(|(at, _)| !current.contains(at)) {
+            for (resource, &last) in &held.resources {
                 ensure!(
-                    made(held, resource, None),
+                    made(held, resource, last, None),
                     "{} held {resource} and no receipt says that it was sanitised",
                     held.lease
                 );
-                let next = self.held.iter().skip(at + 1).filter(|later| later.first >= held.last);
-                let mut next =
-                    next.filter(|later| later.resources.iter().any(|r| meet(r, resource)));
-                if let Some(next) = next.next() {
+                let next = self.held.iter().skip(at + 1).find(|later| {
+                    later.first >= last && later.resources.keys().any(|r| meet(r, resource))
+                });
+                if let Some(next) = next {
                     between += 1;
                     ensure!(
-                        made(held, resource, Some(next.first)),
+                        made(held, resource, last, Some(next.first)),
                         "{resource} went from {} to {} without a receipt in between",
                         held.lease,
                         next.lease

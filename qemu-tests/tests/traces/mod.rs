@@ -10,7 +10,8 @@ use bulkhead_qemu_tests::guest::Guest;
 /// What is there, by kind.
 pub(crate) type Traces = BTreeMap<&'static str, BTreeSet<String>>;
 
-/// One line a thing. What comes and goes by itself (journal, statements, receipts, numbers of processes) is left out.
+/// One line a thing. What is to be there (statements, receipts, the folder that came with the first volume, but not what is in
+/// it) and what comes and goes by itself (numbers of processes) is left out.
 const KINDS: [(&str, &str); 12] = [
     (
         "units",
@@ -24,7 +25,7 @@ const KINDS: [(&str, &str); 12] = [
     ("keys", "grep -v keyring /proc/keys | cut -c 40-"),
     (
         "files",
-        "find /var/lib/bulkhead /run/bulkhead /dev/shm /tmp -not -path '*/isolation/*' -not -path '*/receipts/*' -not -name 'systemd-private*'",
+        "find /var/lib/bulkhead /run/bulkhead /dev/shm /tmp -not -path '*/isolation/*' -not -path '*/receipts*' -not -path '*/state/volumes' -not -name 'systemd-private*'",
     ),
     (
         "namespaces",
