@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bulkhead_api::lease::LeasePhase;
+use bulkhead_api::local::Ledger;
+use bulkhead_api::resource::Resource;
 use bulkhead_qemu_tests::artifacts::Workspace;
 use bulkhead_qemu_tests::cmd::Cmd;
 use bulkhead_qemu_tests::fixture::{BOOT, SOON, Scene, dark_scene, scene, server, tenant, until};
@@ -98,11 +100,18 @@ pub(crate) fn test() -> Result<()> {
         let ([_, after], _) = written_and_left(scene, &vm, &mut guest)?;
         ensure!(after > 1000, "only {after} markers are left without the guard: it proves nothing");
         // Law 3: what was not sanitised is not given out again, and that is said.
-        let status = guest.run("bulkhead host status -o json")?;
-        let status: serde_json::Value = serde_json::from_str(&status)?;
-        println!("in quarantine: {}", status["quarantine"]);
-        let kept = status["quarantine"].as_array().is_some_and(|kept| !kept.is_empty());
-        ensure!(kept, "memory that is not zeroed is given out again");
+        let said = until("a reason why the memory is kept", GONE, || {
+            let status = guest.run("bulkhead host status -o json")?;
+            let at = status.find("init_on_free off");
+            Ok(at.map(|at| status.get(at..at + 120).unwrap_or_default().to_owned()))
+        })?;
+        println!("kept, as the kernel's command line has {said}");
+        let ledger: Ledger = serde_json::from_str(&guest.run("bulkhead host ledger -o json")?)?;
+        let mut held = ledger.entries.iter().flat_map(|entry| &entry.resources);
+        let memory = |resource: &Resource| matches!(resource, Resource::Memory { .. });
+        let kept = held.any(|held| memory(&held.resource) && !held.clean)
+            || ledger.quarantine.iter().any(|kept| memory(&kept.resource));
+        ensure!(kept, "memory that is not zeroed is given out again: {ledger:?}");
         Ok(())
     })
 }
