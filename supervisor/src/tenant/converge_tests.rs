@@ -455,7 +455,8 @@ fn judge(host: &SimHost, desired: &Desired, cores: u32) {
         // One node and little memory: cores and storage alone decide.
         let need: u64 = spec.volumes.iter().map(|v| v.extent_bytes() / EXTENT).sum();
         let short = spec.cpus > free || need > room;
-        assert!(there(id) || short, "{id} has room and is not granted: {room} extents");
+        let earlier = host.ledger.quarantine.iter().any(|kept| kept.lease == *id);
+        assert!(there(id) || short || earlier, "{id} has room and is not granted: {room} extents");
     }
     for Entry { id, .. } in &host.ledger.entries {
         assert!(there(id), "the ledger holds for {id}, which is not there");
