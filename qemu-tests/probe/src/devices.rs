@@ -64,7 +64,8 @@ fn with_node(
     minor: u32,
     using: impl Fn(&str) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut last = io::Error::from_raw_os_error(libc::ENOENT);
+    // Of several refusals the first is told: it is of a folder that can be written to.
+    let mut first = None;
     for folder in ["/tmp", "/dev/shm", "/run", "/dev"] {
         let path = format!("{folder}/probe-node");
         match make_node(&path, kind, major, minor) {
@@ -73,13 +74,13 @@ fn with_node(
                 fs::remove_file(&path)?;
                 match used {
                     Ok(()) => return Ok(()),
-                    Err(error) => last = error,
+                    Err(error) => first = first.or(Some(error)),
                 }
             }
-            Err(error) => last = error,
+            Err(error) => first = first.or(Some(error)),
         }
     }
-    Err(last)
+    Err(first.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)))
 }
 
 /// Device nodes below a folder that are not harmless.
