@@ -153,6 +153,8 @@ fn a_server_goes_to_a_tenants_own_system_and_comes_back_erased() -> Result<()> {
                 receipts.iter().find(whole).with_context(|| format!("disk {id}: {text}"))?;
             assert_eq!(receipt.lease.name.as_str(), "metal");
             ensure!(receipt.evidence.iter().any(|e| e.found == "zero"), "{receipt:?}");
+            let formatted = receipt.methods.iter().any(|method| method == "nvmeFormatUser");
+            ensure!(formatted == (id == "bh0"), "{receipt:?}");
         }
         assert!(receipts.iter().any(|receipt| receipt.resource == Resource::Instance));
 

@@ -1,13 +1,14 @@
-//! A whole disk that a tenant had to itself: marked, zeroed by the kernel, read back.
+//! A whole disk that a tenant had to itself: marked, erased by its controller, zeroed by the kernel, read back.
 //!
 //! What the tenant left is not known, so blocks of our own are written all over the disk first (and its first and
 //! last blocks, where partition tables are, among them). An erase that the device only pretends shows in them.
-//! Then the kernel is asked for zeroes, by the device where it can (`fallocate(2)`, `FALLOC_FL_PUNCH_HOLE` of a
+//! Where the disk is an NVMe namespace and its controller has a format or a sanitize that reaches no other namespace, it
+//! is told to; no mark may be read after it. Then the kernel is asked for zeroes, by the device where it can (`fallocate(2)`, `FALLOC_FL_PUNCH_HOLE` of a
 //! block device: it must read as zeroes afterwards or fail), else written (`FALLOC_FL_ZERO_RANGE`). Small disks are
 //! read back whole, large ones at those places and at both ends.
 //!
-//! This erases what can be addressed. Spare cells of a flash disk can not; who must not meet them has the operator
-//! run the disk's own sanitise operation.
+//! Without an erase by the controller this reaches what can be addressed, and spare cells of a flash disk can not: the
+//! receipt's methods say which it was.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
@@ -150,12 +151,17 @@ fn mark(seed: u64, at: u64) -> Vec<u8> {
     mark
 }
 
-/// Erases the disk at `path` whole. `seed` is random. Blocks, for a long time.
+/// Erases the disk at `path` whole. `seed` is random. `by_controller` has the disk's controller erase it, where it can, and
+/// names how. Blocks, for a long time.
 ///
 /// # Errors
 /// [`ClassError::ReadBack`] where it was erased and something is left; [`ClassError::Files`] where it could not be,
-/// for instance because something still stands on it.
-pub fn erase(path: &Path, seed: u64) -> Result<Erased, ClassError> {
+/// for instance because something still stands on it; those of `by_controller`.
+pub fn erase(
+    path: &Path,
+    seed: u64,
+    by_controller: impl FnOnce() -> Result<Option<&'static str>, ClassError>,
+) -> Result<Erased, ClassError> {
     let disk = Disk::open(path)?;
     let places = places(disk.size, seed);
     let mut held = 0_usize;
@@ -176,7 +182,22 @@ pub fn erase(path: &Path, seed: u64) -> Result<Erased, ClassError> {
             return Err(ClassError::Refused { doing, why });
         }
     }
-    let method = disk.clear()?;
+    let mut methods = vec!["marked".to_owned()];
+    if let Some(method) = by_controller()? {
+        disk.sync()?;
+        for &at in &places {
+            disk.file.read_exact_at(&mut block, at).map_err(disk.error("read"))?;
+            if block == mark(seed, at) {
+                return Err(ClassError::ReadBack {
+                    what: format!("byte {at} of disk {} after {method}", path.display()),
+                    expected: "anything else than was there".to_owned(),
+                    found: "what was there".to_owned(),
+                });
+            }
+        }
+        methods.push(method.to_owned());
+    }
+    methods.push(disk.clear()?.to_owned());
     disk.sync()?;
     let stretches: Vec<(u64, u64)> = if disk.size <= SMALL {
         vec![(0, disk.size)]
@@ -202,7 +223,7 @@ pub fn erase(path: &Path, seed: u64) -> Result<Erased, ClassError> {
         evidence(format!("first and last {END} of {size} bytes"), "zero".to_owned())
     };
     Ok(Erased {
-        methods: vec!["marked".to_owned(), method.to_owned()],
+        methods,
         evidence: vec![
             evidence(
                 format!("{count} blocks before the erase"),

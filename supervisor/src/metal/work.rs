@@ -18,6 +18,7 @@ use crate::class::{ClassError, Erased};
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::paths::Paths;
 use crate::receipts::{ReceiptError, Receipts, Sanitised};
+use crate::storage::nvme::{Erase, tool as nvme};
 
 /// Something to run beside the loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,9 +132,24 @@ fn erase_disk(means: Means<'_>, lease: &LeaseId, disk: &Disk) -> Result<(), Work
     let started = Timestamp::now();
     leave_disks(means.paths)?;
     info!(disk = disk.name, serial = disk.serial, size = %disk.size, %lease, "disk is erased");
-    let erased = erase(&means.paths.root.join("dev").join(&disk.name), u64::from_le_bytes(seed))?;
+    let node = means.paths.root.join("dev").join(&disk.name);
+    let erased = erase(&node, u64::from_le_bytes(seed), || by_controller(means, disk))?;
     let resource = Resource::Disk { id: disk_name(disk).to_owned() };
     append(means, lease, resource, erased, started)
+}
+
+/// The erase of an NVMe disk's controller. Other disks are erased at the same time, each for itself.
+fn by_controller(means: Means<'_>, disk: &Disk) -> Result<Option<&'static str>, ClassError> {
+    if disk.transport != "nvme" {
+        return Ok(None);
+    }
+    let (root, name) = (&means.paths.root, &disk.name);
+    let others = nvme::has_others(root, name).map_err(|source| {
+        let path = root.join("sys/block");
+        ClassError::Files { doing: "read", path, source }
+    })?;
+    let erase = nvme::erase(&root.join("dev").join(name), others)?;
+    Ok(erase.map(Erase::label))
 }
 
 /// Where the site forgot to say at boot that a tenant had the disks, the host's state was taken from one of them: it

@@ -1,9 +1,9 @@
-//! Programs of e2fsprogs that make and check file systems.
+//! Programs: those of e2fsprogs make and check file systems.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// What a program said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,19 +15,23 @@ pub struct Said {
 }
 
 /// Runs a program to its end, with nothing of ours in its environment.
-fn run(program: &str, args: &[&OsStr]) -> io::Result<Said> {
-    #[expect(clippy::disallowed_methods, reason = "this is the seam for programs of e2fsprogs")]
+///
+/// # Errors
+/// It could not be run.
+pub(super) fn output(program: &str, args: &[&OsStr]) -> io::Result<Output> {
+    #[expect(clippy::disallowed_methods, reason = "this is the seam for programs of storage")]
     let mut command = Command::new(program);
-    let output = command
+    command
         .args(args)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin")
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
-        .output()?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).trim().to_owned();
-    Ok(Said { status: output.status.code(), text })
+        .output()
+}
+
+fn run(program: &str, args: &[&OsStr]) -> io::Result<Said> {
+    output(program, args).map(|output| Said::of(&output))
 }
 
 /// Makes an ext4 file system of 4 KiB blocks, without blocks kept for root, whose root directory belongs to
@@ -53,6 +57,13 @@ pub fn check_ext4(device: &Path) -> io::Result<Said> {
 }
 
 impl Said {
+    /// What a program that ended said.
+    pub(super) fn of(output: &Output) -> Self {
+        let text = [output.stdout.as_slice(), &output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).trim().to_owned();
+        Self { status: output.status.code(), text }
+    }
+
     /// Whether a check left a good file system: bits 1 (errors corrected) and 2 (the system should be rebooted,
     /// which concerns mounted ones) of e2fsck(8)'s status may be set.
     #[must_use]

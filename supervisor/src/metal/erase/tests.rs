@@ -20,7 +20,7 @@ fn nothing_is_left_of_a_disk_and_the_evidence_says_what_was_looked_at() {
     let dir = tempfile::tempdir().unwrap();
     let size = 3 << 20;
     let path = disk(dir.path(), size);
-    let erased = erase(&path, 7).unwrap();
+    let erased = erase(&path, 7, || Ok(None)).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     assert!(bytes.len() as u64 == size && bytes.iter().all(|byte| *byte == 0));
     assert_eq!(erased.methods.first().unwrap(), "marked");
@@ -30,16 +30,32 @@ fn nothing_is_left_of_a_disk_and_the_evidence_says_what_was_looked_at() {
     assert!(found[0].contains("held data"), "{found:?}");
     assert_eq!(found[2], format!("all {size} bytes: zero"));
     // Again: of a disk that is clean, and of one that was cut in the middle.
-    assert!(erase(&path, 8).unwrap().evidence[0].found.starts_with("0 held data"));
+    assert!(erase(&path, 8, || Ok(None)).unwrap().evidence[0].found.starts_with("0 held data"));
+}
+
+#[test]
+fn an_erase_that_a_controller_only_pretends_is_seen_and_a_real_one_is_in_the_receipt() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = disk(dir.path(), 3 << 20);
+    let error = erase(&path, 7, || Ok(Some("nvmeFormatUser"))).unwrap_err();
+    assert!(error.to_string().contains("after nvmeFormatUser: expected anything else"), "{error}");
+    let format = || {
+        std::fs::write(&path, vec![0xff; 3 << 20]).unwrap();
+        Ok(Some("nvmeFormatUser"))
+    };
+    let methods = erase(&path, 8, format).unwrap().methods;
+    assert_eq!(methods[..2], ["marked", "nvmeFormatUser"]);
+    let refused = || Err(ClassError::Unsupported("no".to_owned()));
+    assert_eq!(erase(&path, 9, refused).unwrap_err().to_string(), "no");
 }
 
 #[test]
 fn a_disk_that_is_not_there_or_cannot_be_written_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
-    let error = erase(&dir.path().join("sdx"), 1).unwrap_err();
+    let error = erase(&dir.path().join("sdx"), 1, || Ok(None)).unwrap_err();
     assert!(matches!(&error, ClassError::Files { doing: "open alone", .. }), "{error}");
     assert!(error.to_string().ends_with("sdx"), "{error}");
-    let error = erase(Path::new("/dev/full"), 1).unwrap_err();
+    let error = erase(Path::new("/dev/full"), 1, || Ok(None)).unwrap_err();
     assert!(matches!(&error, ClassError::Files { .. }), "{error}");
 }
 

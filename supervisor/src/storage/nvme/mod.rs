@@ -4,6 +4,8 @@
 //! Specification, Identify Controller, FNA). While another namespace is in use, nothing that could reach it is
 //! chosen (law 7).
 
+pub mod tool;
+
 use std::fmt;
 
 /// What Identify Controller says.
@@ -29,6 +31,58 @@ pub enum Erase {
     SanitizeCrypto,
     /// Sanitize: block erase.
     SanitizeBlock,
+}
+
+impl Capabilities {
+    /// Out of the 4096 bytes of Identify Controller (OACS at 256, SANICAP at 328, FNA at 524; little-endian); none out of
+    /// fewer.
+    #[must_use]
+    pub fn read(identify: &[u8]) -> Option<Self> {
+        Some(Self {
+            oacs: u16::from_le_bytes(*identify.get(256..)?.first_chunk()?),
+            sanicap: u32::from_le_bytes(*identify.get(328..)?.first_chunk()?),
+            fna: *identify.get(524)?,
+        })
+    }
+}
+
+/// How the last sanitize went, out of the log of it (SSTAT, bytes 2 and 3, bits 2:0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sanitize {
+    /// There was none, or it ended well.
+    Done,
+    /// It goes on.
+    Running,
+    /// It failed.
+    Failed,
+}
+
+impl Sanitize {
+    /// Out of the log's bytes; none out of fewer than four, or where the state is none of the specification's.
+    #[must_use]
+    pub fn read(log: &[u8]) -> Option<Self> {
+        let status = u16::from_le_bytes(*log.get(2..)?.first_chunk()?);
+        match status & 0b111 {
+            // 4: ended well, and nothing was asked to be deallocated.
+            0 | 1 | 4 => Some(Self::Done),
+            2 => Some(Self::Running),
+            3 => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+
+impl Erase {
+    /// One word for receipts.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::FormatCrypto => "nvmeFormatCrypto",
+            Self::FormatUser => "nvmeFormatUser",
+            Self::SanitizeCrypto => "nvmeSanitizeCrypto",
+            Self::SanitizeBlock => "nvmeSanitizeBlock",
+        }
+    }
 }
 
 impl fmt::Display for Erase {
@@ -100,7 +154,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn capabilities_are_where_the_specification_has_them() {
+        let mut identify = [0; 4096];
+        identify[256..258].copy_from_slice(&[0x1e, 0x01]);
+        identify[328..332].copy_from_slice(&[3, 0, 0, 0xa0]);
+        identify[524] = 4;
+        let has = Capabilities { oacs: 0x011e, fna: 4, sanicap: 0xa000_0003 };
+        assert_eq!(Capabilities::read(&identify), Some(has));
+    }
+
     proptest! {
+        #[test]
+        fn any_answer_of_a_controller_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert_eq!(Capabilities::read(&bytes).is_some(), bytes.len() > 524);
+            let known = bytes.get(2).is_some_and(|status| status & 7 <= 4) && bytes.len() >= 4;
+            prop_assert_eq!(Sanitize::read(&bytes).is_some(), known);
+        }
+
         #[test]
         fn beside_a_neighbour_only_a_format_that_stays_in_its_namespace_is_chosen(
             oacs in any::<u16>(), fna in any::<u8>(), sanicap in any::<u32>(),
