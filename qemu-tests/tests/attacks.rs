@@ -13,10 +13,13 @@
 //! | user ids of its own, no capability | no user namespace, all capabilities | devices and disks by number, kernel log, mounts, priorities, the clock |
 //! | process namespace | the host's, and the host's users | ids, memory and environment of the host's processes |
 //! | network namespace | the host's | the host's links, the site, the host's sockets without a file |
-//! | paths hidden and read-only, control groups read-only | none hidden, all writable | `/proc/sys`, `/sys`, another control group |
+//! | paths hidden and read-only, control groups read-only | none hidden, all writable | `/proc/sys`, `/sys`, `/dev`, another control group |
 //! | control group | in the root group | more processes and memory than a lease may have |
 //! | core of its own | a hog on the victim's core | the victim's throughput falls |
 //! | pages zeroed when they are given back | `init_on_free=0` | the marker of a lease that is gone is in the host's memory |
+//!
+//! What a tenant opens is looked at for the isolation statement, so it may try to have more than can be looked at: its program
+//! ends, and the host lets others in as before.
 //!
 //! One guard cannot be switched off: the kernel zeroes every page that it maps into a program, so that a scan from within
 //! finds nothing with or without `init_on_free`. The scanner shows that it would: it writes the marker there and finds it.
@@ -29,7 +32,7 @@ mod remains;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::LeasePhase;
 use bulkhead_qemu_tests::fixture::{Resumed, SOON, Scene, scene, tenant, until};
@@ -67,7 +70,11 @@ const UNGUARDED: [Unguarded; 5] = [
         remove: |config| no_namespace(config, "network"),
         opens: &["sockets"],
     },
-    Unguarded { guard: "paths", remove: no_paths, opens: &["proc-sys", "processor"] },
+    Unguarded {
+        guard: "paths",
+        remove: no_paths,
+        opens: &["proc-sys", "processor", "crowded-dev"],
+    },
 ];
 
 fn no_seccomp(config: &mut Value) {
@@ -143,16 +150,20 @@ fn without(
         config["process"]["args"] = json!(["/bin/probe", name]);
         let bundle = format!("/run/unguarded/{}-{name}", case.guard);
         write(host, &bundle, "config.json", &config.to_string())?;
-        // By systemd and into a file, as a lease's own: a channel to this test is no standard output for crun.
+        // As a lease's own service has it: crun gives its input and output to the container's user.
+        let unit = format!("unguarded-{}-{name}", case.guard);
         let run = format!(
-            "systemd-run --quiet --wait --property=StandardOutput=append:{bundle}/log \
-             --property=StandardError=append:{bundle}/log crun --root /run/unguarded/crun \
-             --cgroup-manager=disabled run --bundle {bundle} {}-{name}; cat {bundle}/log",
-            case.guard
+            "systemd-run --quiet --wait --unit={unit} --property=StandardInput=file:{bundle}/config.json \
+             --property=StandardOutput=append:{bundle}/log --property=StandardError=append:{bundle}/log \
+             crun --root /run/unguarded/crun --cgroup-manager=disabled run --bundle {bundle} {unit}; \
+             cat {bundle}/log"
         );
         let answer = host.guest.ask(&run)?;
-        let report = reports(&answer.text).into_values().next();
-        let report = report.with_context(|| format!("{run}: {}", answer.text))?;
+        let Some(report) = reports(&answer.text).into_values().next() else {
+            let journal =
+                host.guest.ask(&format!("journalctl -b -o cat -u {unit} | tail -n 20"))?;
+            bail!("{run}: {}\n{}", answer.text, journal.text);
+        };
         said.push(((*name).to_owned(), report));
     }
     host.guest.run("rm -rf /run/unguarded")?;
@@ -306,6 +317,33 @@ fn a_neighbour_that_takes_all_it_can_does_not_slow_a_lease_down() -> Result<()> 
             hogs::measure(host, &lease, &scene.lease("hog")?.unwrap(), &probe::program(&hog))?;
         println!("{rates}");
         rates.check()
+    })
+}
+
+#[test]
+fn a_tenant_with_more_open_files_than_can_be_looked_at_ends_and_holds_up_nobody() -> Result<()> {
+    probe::publish()?;
+    scene("attacks-crowd", |scene, host| {
+        scene.running.apply(&tenant("rival"))?;
+        let victim = id("demo/victim")?;
+        run(scene, &victim, "64Mi", &["count"])?;
+        let before = scene.lease("victim")?.unwrap().status.unwrap();
+        let mut crowd = probe::lease("rival", "crowd", "64Mi", &["open-files", "3"]);
+        // It tries again whenever it was ended.
+        crowd["spec"]["workload"]["restart"] = json!("always");
+        scene.running.apply(&crowd)?;
+        let text = probe::console(&mut host.guest, &id("rival/crowd")?, "PROBE open-files", SOON)?;
+        println!("{text}");
+        let ended = "journalctl -b -o cat -u bulkheadd | grep -c 'more open files' || true";
+        let times =
+            |host: &mut Resumed| -> Result<u32> { Ok(host.guest.run(ended)?.trim().parse()?) };
+        until("its end", STATED, || Ok((times(host)? > 0).then_some(())))?;
+        run(scene, &id("demo/late")?, "64Mi", &["count"])?;
+        proved(host)?;
+        println!("ended {} times", times(host)?);
+        let after = scene.lease("victim")?.unwrap().status.unwrap();
+        assert_eq!((after.pid, after.starts), (before.pid, before.starts));
+        Ok(())
     })
 }
 

@@ -73,6 +73,16 @@ fn two_leases_are_proved_apart_an_intruder_is_found_and_holds_up_new_leases_only
         assert_eq!(run(now), run(before), "what runs is left alone");
 
         host.guest.run("systemctl stop intruder")?;
+        // One with users of its own that holds a device open: what it has in its hands is named.
+        host.guest.run(
+            "systemd-run --quiet --slice=tenant.slice --unit=planted --property=PrivateUsers=yes \
+             --property=StandardInput=file:/dev/loop-control sleep 3600",
+        )?;
+        let page = proved(host, 1, &["planted", "c 10:237"])?;
+        let device = page.lines().find(|line| line.contains("device loop-control, c 10:237"));
+        let device = device.unwrap_or_default();
+        assert!(device.contains("UnknownDevice") && device.contains("(open"), "{device:?} {page}");
+        host.guest.run("systemctl stop planted")?;
         proved(host, 0, &["Violations: none"])?;
         scene.await_phase("late", LeasePhase::Running, STATED)?;
         Ok(())

@@ -1,6 +1,8 @@
 //! A lease that has a server to itself: handed over, booted from the tenant's own UKI, taken back and erased.
 #![expect(clippy::indexing_slicing, reason = "documents of the test's own")]
 
+mod tenant_os;
+
 use std::fs;
 use std::path::Path;
 
@@ -12,7 +14,7 @@ use bulkhead_api::receipt::Receipt;
 use bulkhead_api::resource::Resource;
 use bulkhead_image::cpio;
 use bulkhead_image::layout::Layout;
-use bulkhead_image::oci::{self, Entry};
+use bulkhead_image::oci::Entry;
 use bulkhead_image::toolbox;
 use bulkhead_qemu_tests::artifacts::Workspace;
 use bulkhead_qemu_tests::fixture::{BOOT, SOON, Scene, dark_scene, lease, until};
@@ -47,9 +49,6 @@ xz -dc "$below/common/nvme-auth.ko.xz" > "$1/nvme-auth.ko"
 xz -dc "$below/host/nvme-core.ko.xz" > "$1/nvme-core.ko"
 xz -dc "$below/host/nvme.ko.xz" > "$1/nvme.ko""#;
 
-const UKI: &str = r#"ukify build --linux=vmlinuz --initrd="$1/initrd" --cmdline="console=ttyS0 quiet panic=30" \
-  --os-release="ID=tenant" --uname="$(cat work/kernel.release)" --output="$1/uki.efi" > /dev/null"#;
-
 /// Puts an image with the tenant's UKI among the site's.
 fn tenant_image(name: &str) -> Result<()> {
     let workspace = Workspace::find()?;
@@ -69,18 +68,13 @@ fn tenant_image(name: &str) -> Result<()> {
         let file = inside.join(format!("{module}.ko"));
         initrd.file(&format!("modules/{module}.ko"), 0o644, &fs::read(file)?)?;
     }
-    fs::write(inside.join("initrd"), initrd.finish()?)?;
-    toolbox::run(&layout, UKI, &[&work])?;
-    let uki = fs::read(inside.join("uki.efi")).context("read the tenant's UKI")?;
-    let layer =
-        oci::layer(&[Entry::Folder("boot/", 0o755), Entry::File("boot/uki.efi", 0o644, &uki)])?;
-    let folder = layout.out.join("oci").join(name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    oci::write(&folder, &layer, None)?;
+    let uki = tenant_os::uki(&layout, &work, &initrd.finish()?)?;
     fs::remove_dir_all(inside)?;
-    Ok(())
+    tenant_os::publish(
+        &layout,
+        name,
+        &[Entry::Folder("boot/", 0o755), Entry::File("boot/uki.efi", 0o644, &uki)],
+    )
 }
 
 fn metal(image: &str) -> Value {

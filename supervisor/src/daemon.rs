@@ -149,8 +149,7 @@ async fn home(paths: &mut Paths) -> Result<Home, DaemonError> {
     let found = loop {
         let look = paths.clone();
         match tokio::task::spawn_blocking(move || state::mount(&look)).await? {
-            // A disk that was claimed a moment ago shows its partitions when the kernel comes to it.
-            Err(error) if Instant::now() < latest => {
+            Err(error) if error.may_pass() && Instant::now() < latest => {
                 warn!(error = %Chain(&error), "the host's state is looked for again");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

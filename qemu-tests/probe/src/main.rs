@@ -6,6 +6,7 @@
 //!  probe mark HEX MIB      fills memory and the temporary file systems with a marker, then waits
 //!  probe scan HEX MIB      looks for that marker in all memory it can get
 //!  probe fork-bomb N       more processes than its bound; likewise memory-hog MIB, disk-filler MIB
+//!  probe open-files N      all open files that it may have, in N processes, then waits
 //!  probe count             a fixed loop over processor and memory; how often, in /dev/shm/count
 //!  probe hog MIB           processor, memory, processes and files as busy as they go, without an end
 //! ```
@@ -16,6 +17,7 @@
 mod attempt;
 mod calls;
 mod count;
+mod crowd;
 mod devices;
 mod files;
 mod host;
@@ -35,10 +37,11 @@ use crate::attempt::Report;
 type Probe = fn(&mut Report);
 
 /// Probes that need no argument and leave nothing behind.
-const PROBES: [(&str, Probe); 16] = [
+const PROBES: [(&str, Probe); 17] = [
     ("processor", processor::escape),
     ("devices", devices::nodes),
     ("volumes", devices::volumes),
+    ("crowded-dev", crowd::dev),
     ("mounts", mounts::probe),
     ("pids", pids::probe),
     ("proc-sys", files::proc_sys),
@@ -79,6 +82,7 @@ fn run(words: &[String]) -> Result<(), String> {
         "fork-bomb" => println!("{}", resources::fork_bomb(number(first)?)),
         "memory-hog" => println!("{}", resources::memory_hog(number(first)?)),
         "disk-filler" => println!("{}", resources::disk_filler(number(first)?)),
+        "open-files" => return crowd::files(number(first)?),
         "count" => return count::run(),
         "hog" => resources::hog(number(first)?),
         _ => {

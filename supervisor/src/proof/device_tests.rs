@@ -17,7 +17,7 @@ use super::mapping::Mapping;
 use super::observe::Claims;
 use super::reach::Reached;
 use super::tests::{Host, MOUNTS, claims, id, inventory};
-use super::{devices, observe};
+use super::{devices, look, observe};
 use crate::storage::dm::wire::Target;
 
 fn classes(facts: &Facts) -> Vec<Class> {
@@ -168,7 +168,7 @@ fn a_group_of_functions_is_told_by_sysfs_and_compared_by_the_inventory() {
     };
     let facts = |pci| {
         let inventory = Inventory { pci, ..inventory() };
-        observe::facts(&host.path(""), &inventory, &claims(), Ok(Vec::new()))
+        observe::observe(&host.path(""), &inventory, &claims(), Ok(Vec::new())).facts
     };
     assert_eq!(classes(&facts(Vec::new())), [Class::NotObservable], "a group without functions");
     let gpu = function("0000:41:00.0", "vfio-pci");
@@ -206,7 +206,7 @@ fn bounds_of_now_and_levels_of_the_record_are_proved() {
     assert_eq!(classes(&host.facts()), [Class::HugepagesOversubscribed]);
     host.slice("other.b", "hugetlb.2MB.max", "0");
     let claims: Claims = claims().into_keys().map(|id| (id, Isolation::Socket)).collect();
-    let facts = observe::facts(&host.path(""), &inventory(), &claims, Ok(Vec::new()));
+    let facts = observe::observe(&host.path(""), &inventory(), &claims, Ok(Vec::new())).facts;
     assert_eq!(classes(&facts), [Class::Socket]);
 }
 
@@ -217,6 +217,32 @@ fn a_device_mapper_that_cannot_be_asked_is_not_observable() {
     let why = devices::mappings(&host.path("")).unwrap_err();
     assert!(why.contains("open the device mapper's control device"), "{why}");
     assert_eq!(classes(&host.facts_with(Err(why))), [Class::NotObservable]);
+}
+
+#[test]
+fn a_lease_with_more_open_files_than_are_looked_at_is_ended_alone() {
+    let host = Host::leased();
+    // Threads with a table each, which are compared with each other; their numbers are nobody's.
+    for thread in 0..800 {
+        let table = format!("proc/101/task/{}/fd", 2_000_000_000 + thread);
+        fs::create_dir_all(host.path(&table)).unwrap();
+    }
+    let observed = observe::observe(&host.path(""), &inventory(), &claims(), Ok(Vec::new()));
+    let group =
+        |lease: &str| host.path(&format!("sys/fs/cgroup/tenant.slice/tenant-{lease}.slice"));
+    assert_eq!(observed.crowded, [(id("acme", "a"), group("acme.a"))]);
+    let found = prove(&observed.facts).violations;
+    let why = format!("more than {} open files: not all were seen", super::reach::MOST_OPEN);
+    let messages: Vec<&str> = found.iter().map(|violation| violation.message.as_str()).collect();
+    assert_eq!(messages, [format!("not observable of acme/a: {why}")], "said once");
+
+    let seen = look(&host.path(""), &inventory(), &claims());
+    assert_eq!(classes(&seen.facts), [Class::NotObservable], "until it is gone it is stated");
+    assert_eq!(fs::read_to_string(group("acme.a").join("cgroup.kill")).unwrap(), "1");
+    assert!(!group("other.b").join("cgroup.kill").exists());
+    fs::remove_dir_all(host.path("proc/101/task")).unwrap();
+    fs::create_dir_all(host.path("proc/101/task/101/fd")).unwrap();
+    assert_eq!(classes(&look(&host.path(""), &inventory(), &claims()).facts), []);
 }
 
 #[test]

@@ -13,10 +13,12 @@
 //! | [`reach`], [`mounts`] | device files and file systems that a lease reaches |
 //! | [`devices`], [`mapping`] | what those are, and what they lie on |
 //! | [`share`] | huge pages, ways of caches |
+//! | [`crowd`] | a lease that has more open than can be looked at ends |
 //! | [`ring`] | the last statements, which outlive the supervisor |
 //!
 //! Nothing here reads the ledger or a spec but for the names of the leases that were granted and their isolation levels.
 
+pub mod crowd;
 pub mod devices;
 pub mod mapping;
 pub mod mounts;
@@ -40,7 +42,7 @@ use bulkhead_api::time::Timestamp;
 use bulkhead_lease::prove::prove;
 use tracing::warn;
 
-use self::observe::Claims;
+use self::observe::{Claims, Observed};
 use self::ring::Ring;
 use crate::paths::Paths;
 use crate::receipts::shelf::ShelfError;
@@ -73,21 +75,24 @@ pub struct Seen {
 }
 
 /// Looks at the host below `root`; a violation is looked at again a few times before it is believed.
+///
+/// Programs of leases that cannot be seen whole are ended in between: see [`crowd`].
 #[must_use]
 pub fn look(root: &Path, inventory: &Inventory, claims: &Claims) -> Seen {
     let once = || {
         let mappings = devices::mappings(root);
-        let facts = observe::facts(root, inventory, claims, mappings);
+        let Observed { facts, crowded } = observe::observe(root, inventory, claims, mappings);
         let finding = prove(&facts);
-        Seen { facts, finding }
+        (Seen { facts, finding }, crowded)
     };
-    let mut seen = once();
+    let (mut seen, mut crowded) = once();
     for _ in 1..LOOKS {
         if seen.finding.violations.is_empty() {
             break;
         }
+        crowd::end(&crowded);
         thread::sleep(BETWEEN);
-        seen = once();
+        (seen, crowded) = once();
     }
     seen
 }

@@ -38,15 +38,24 @@ const DEPTH: usize = 32;
 /// What the records say: the names of the leases that were granted, and what each is to have to itself.
 pub type Claims = BTreeMap<LeaseId, Isolation>;
 
+/// What was observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// All of it.
+    pub facts: Facts,
+    /// Control groups of leases that have more open files than are looked at.
+    pub crowded: Vec<(LeaseId, PathBuf)>,
+}
+
 /// Observes the host below `root`. Topology is the inventory's, which was read from sysfs; `mappings` are those of the
 /// device mapper.
 #[must_use]
-pub fn facts(
+pub fn observe(
     root: &Path,
     inventory: &Inventory,
     claims: &Claims,
     mappings: Result<Vec<Mapping>, String>,
-) -> Facts {
+) -> Observed {
     let above = |(_, level): &(&LeaseId, &Isolation)| **level != Isolation::Core;
     let mut facts = Facts {
         cores: inventory.cpu.cores.clone(),
@@ -58,9 +67,18 @@ pub fn facts(
     };
     facts.unreadable.extend(share::pools(root, &mut facts.memory).err());
     facts.holders.push(host(root));
-    let mut reached = Vec::new();
-    if let Err(why) = holders(root, &mut facts.holders, &mut reached) {
-        facts.unreadable.push(why);
+    let mut groups = Vec::new();
+    match holders(root) {
+        Ok(found) => groups = found,
+        Err(why) => facts.unreadable.push(why),
+    }
+    let (mut reached, mut crowded) = (Vec::new(), Vec::new());
+    for Group { path, facts: of_it, reached: by_it } in groups {
+        if let (Holder::Lease(id), true) = (&of_it.holder, by_it.is_crowded()) {
+            crowded.push((id.clone(), path));
+        }
+        reached.push((of_it.holder.clone(), by_it));
+        facts.holders.push(of_it);
     }
     let mappings = mappings.unwrap_or_else(|why| {
         facts.unreadable.push(why);
@@ -78,7 +96,14 @@ pub fn facts(
         Ok(strays) => facts.strays = strays,
         Err(why) => facts.unreadable.push(why),
     }
-    facts
+    Observed { facts, crowded }
+}
+
+/// A control group that was looked at.
+struct Group {
+    path: PathBuf,
+    facts: HolderFacts,
+    reached: Reached,
 }
 
 /// The host, by the process that observes: its namespaces and root are the host's.
@@ -108,48 +133,32 @@ fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn holders(
-    root: &Path,
-    holders: &mut Vec<HolderFacts>,
-    reached: &mut Vec<(Holder, Reached)>,
-) -> Result<(), String> {
-    let mut add = |(facts, of_it): (HolderFacts, Reached)| {
-        reached.push((facts.holder.clone(), of_it));
-        holders.push(facts);
-    };
+fn holders(root: &Path) -> Result<Vec<Group>, String> {
+    let mut found = Vec::new();
     let tenants = cgroup::tenants(root);
     let groups = match entries(&tenants) {
         // Without it no lease was ever granted since the host booted.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
         groups => groups.map_err(|error| format!("list {ROOT_SLICE}: {error}"))?,
     };
     for group in groups {
         let name = group.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let holder = match name::lease(&name) {
+        let holder_of = match name::lease(&name) {
             Some((id, Kind::Slice)) => Holder::Lease(id),
             _ => Holder::Unknown(format!("/{ROOT_SLICE}/{name}")),
         };
-        if let Some(found) = holder_facts(root, &group, holder, true) {
-            add(found);
-        }
+        found.extend(holder(root, &group, holder_of, true));
     }
-    let direct = holder_facts(root, &tenants, Holder::Unknown(format!("/{ROOT_SLICE}")), false);
+    let direct = holder(root, &tenants, Holder::Unknown(format!("/{ROOT_SLICE}")), false);
     // The slice above all leases holds nothing of its own unless somebody is in it.
-    if let Some(found) = direct
-        && (!found.0.processes.is_empty() || !found.0.unreadable.is_empty())
-    {
-        add(found);
-    }
-    Ok(())
+    found.extend(direct.filter(|direct| {
+        !direct.facts.processes.is_empty() || !direct.facts.unreadable.is_empty()
+    }));
+    Ok(found)
 }
 
 /// One control group, and what its processes reach; `None` where it is gone.
-fn holder_facts(
-    root: &Path,
-    group: &Path,
-    holder: Holder,
-    below: bool,
-) -> Option<(HolderFacts, Reached)> {
+fn holder(root: &Path, group: &Path, holder: Holder, below: bool) -> Option<Group> {
     let mut facts = HolderFacts::new(holder);
     match cgroup::slice(group) {
         Ok(None) => return None,
@@ -176,7 +185,11 @@ fn holder_facts(
         facts.unreadable.extend(unreadable);
         if !seen.runtime {
             let view = (seen.namespaces.get(&Namespace::Mnt).copied(), seen.root.clone());
-            let mut unseen = vec![reached.open_files(&dir, pid).err()];
+            let mut unseen = Vec::new();
+            // Beyond the bound nothing more is looked at, and that is said once.
+            if !reached.is_crowded() {
+                unseen.push(reached.open_files(&dir, pid).err());
+            }
             if !views.contains(&view) {
                 match reached.file_systems(&dir, pid) {
                     Ok(()) => drop(views.insert(view)),
@@ -194,7 +207,7 @@ fn holder_facts(
     }
     facts.processes = alike.into_values().collect();
     facts.processes.sort_by_key(|process| process.pids.first().copied());
-    Some((facts, reached))
+    Some(Group { path: group.to_owned(), facts, reached })
 }
 
 /// Process ids in a group and, down to a depth, in those below it.

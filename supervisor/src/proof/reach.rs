@@ -24,8 +24,8 @@ use nix::sys::stat::{Mode, major, minor};
 use super::mounts::{self, Mount};
 use super::sys;
 
-/// Open files of a lease that are looked at.
-pub const MOST_OPEN: usize = 1 << 18;
+/// Open files of a lease that are looked at. Each comparison of two tables of open files counts as one.
+pub const MOST_OPEN: usize = 1 << 17;
 /// Files in `/dev` that are looked at.
 const MOST_NODES: usize = 1 << 14;
 /// Directories in directories.
@@ -47,7 +47,7 @@ pub struct Reached {
     pub files: BTreeMap<Seen, BTreeSet<Way>>,
     /// Mounts of devpts, by the number of the file system.
     pub terminals: BTreeSet<(u32, u32)>,
-    /// Open files that were looked at.
+    /// Open files that were looked at, and comparisons of tables of them.
     pub open: usize,
 }
 
@@ -78,6 +78,20 @@ impl Reached {
         self.files.entry(seen).or_default().insert(way);
     }
 
+    /// Whether there was more than is looked at.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.open > MOST_OPEN
+    }
+
+    fn count(&mut self, more: usize) -> Result<(), String> {
+        self.open = self.open.saturating_add(more);
+        if self.is_crowded() {
+            return Err(format!("more than {MOST_OPEN} open files: not all were seen"));
+        }
+        Ok(())
+    }
+
     /// Open files of a process; `dir` is its directory in `/proc`.
     ///
     /// # Errors
@@ -91,7 +105,9 @@ impl Reached {
             let thread = thread.map_err(failed)?;
             let number = thread.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
             let Some(number) = number else { continue };
-            if tables.iter().any(|&other| sys::same_files(other, number)) {
+            let known = tables.iter().position(|&other| sys::same_files(other, number));
+            self.count(known.map_or(tables.len(), |at| at.saturating_add(1)))?;
+            if known.is_some() {
                 continue;
             }
             tables.push(number);
@@ -104,10 +120,7 @@ impl Reached {
                     Err(error) if ended(&error) => break,
                     entry => entry.map_err(failed)?,
                 };
-                self.open = self.open.saturating_add(1);
-                if self.open > MOST_OPEN {
-                    return Err(format!("more than {MOST_OPEN} open files: not all were seen"));
-                }
+                self.count(1)?;
                 match fs::metadata(entry.path()) {
                     Ok(metadata) => {
                         if let Some(seen) = device(&metadata) {

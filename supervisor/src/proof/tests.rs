@@ -115,7 +115,7 @@ impl Host {
     }
 
     pub(super) fn facts_with(&self, mappings: Result<Vec<Mapping>, String>) -> Facts {
-        observe::facts(self.0.path(), &inventory(), &claims(), mappings)
+        observe::observe(self.0.path(), &inventory(), &claims(), mappings).facts
     }
 
     pub(super) fn violations(&self) -> Vec<(Class, String)> {
@@ -166,7 +166,7 @@ fn a_host_that_never_had_a_lease_is_isolated() {
     assert_eq!(Host::new().violations(), []);
     let empty = tempfile::tempdir().unwrap();
     let (inventory, claims) = (Inventory::default(), Claims::new());
-    let facts = observe::facts(empty.path(), &inventory, &claims, Ok(Vec::new()));
+    let facts = observe::observe(empty.path(), &inventory, &claims, Ok(Vec::new())).facts;
     assert_eq!(prove(&facts).violations, []);
 }
 

@@ -115,6 +115,15 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// A disk that was claimed a moment ago shows its partitions, and lets go of them, when the kernel and udev come to it.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Claim(ClaimError::NoPartitions(_)) | Self::Make { .. } | Self::Mount { .. }
+        )
+    }
+
     /// One word for conditions and metrics.
     #[must_use]
     pub fn label(&self) -> &'static str {

@@ -133,6 +133,15 @@ pub fn user(text: &str, passwd: &str, group: &str) -> Result<User, BundleError> 
     Ok(User { user, group })
 }
 
+/// Open files of one process of a tenant, at most. Of a whole lease there is no such bound in the kernel: see
+/// [`crate::proof::crowd`].
+pub const MOST_OPEN_FILES: u64 = 65_536;
+
+/// How the file system of `/dev` is mounted. What is in it is made before it is read-only; a tenant adds nothing, as everything
+/// there is looked at for the isolation statement.
+pub(super) const DEV: [&str; 7] =
+    ["nosuid", "noexec", "strictatime", "ro", "mode=755", "size=65536", "nr_inodes=1024"];
+
 /// Mounts of a container; `dir` is its lease's directory.
 fn mounts(memory: u64, volumes: &[Volume], dir: &Path) -> Value {
     let scratch = |mode: &str, size: u64| {
@@ -140,11 +149,10 @@ fn mounts(memory: u64, volumes: &[Volume], dir: &Path) -> Value {
     };
     let plain = json!(["nosuid", "noexec", "nodev"]);
     let read_only = json!(["nosuid", "noexec", "nodev", "ro"]);
-    let dev = json!(["nosuid", "noexec", "strictatime", "mode=755", "size=65536"]);
     let pts = json!(["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]);
     let rows = [
         ("/proc", "proc", plain.clone()),
-        ("/dev", "tmpfs", dev),
+        ("/dev", "tmpfs", json!(DEV)),
         ("/dev/pts", "devpts", pts),
         ("/dev/shm", "tmpfs", scratch("1777", memory / 2)),
         ("/dev/mqueue", "mqueue", plain),
@@ -189,7 +197,7 @@ pub(super) fn process(of: Process<'_>) -> Value {
         "oomScoreAdj": 500,
         "capabilities": { "bounding": none, "effective": none, "permitted": none },
         "rlimits": [
-            rlimit("RLIMIT_NOFILE", 1024, 524_288),
+            rlimit("RLIMIT_NOFILE", 1024, MOST_OPEN_FILES),
             rlimit("RLIMIT_CORE", 0, 0),
         ],
     })

@@ -65,6 +65,21 @@ fn a_container_has_nothing_that_it_was_not_given() {
 }
 
 #[test]
+fn dev_is_small_and_read_only_and_open_files_are_bounded() {
+    let config = json_of(&entry(), &program());
+    let mounts = config["mounts"].as_array().unwrap();
+    let dev = mounts.iter().find(|mount| mount["destination"] == "/dev").unwrap();
+    for option in ["ro", "nr_inodes=1024", "size=65536"] {
+        assert!(dev["options"].as_array().unwrap().contains(&json!(option)), "{dev}");
+    }
+    let limits = config["process"]["rlimits"].as_array().unwrap();
+    let files = limits.iter().find(|limit| limit["type"] == "RLIMIT_NOFILE").unwrap();
+    assert_eq!((&files["soft"], &files["hard"]), (&json!(1024), &json!(65_536)));
+    let seen = u64::try_from(crate::proof::reach::MOST_OPEN).unwrap();
+    assert!(MOST_OPEN_FILES < seen, "one process alone is always seen whole");
+}
+
+#[test]
 fn a_volume_is_bound_where_the_lease_wants_it_and_nothing_else_is() {
     let mut entry = entry();
     for (name, path) in [("data", None), ("scratch", Some("/tmp/big"))] {

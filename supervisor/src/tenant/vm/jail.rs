@@ -44,7 +44,7 @@ fn mounts(dir: &VmDir, scratch: u64, disks: &[Disk]) -> Value {
     let plain = ["nosuid", "noexec", "nodev"];
     let fixed = [
         json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": plain }),
-        tmpfs("/dev", &["strictatime", "mode=755"], 65_536),
+        json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": bundle::DEV }),
         bind("/dev/kvm", "/dev/kvm", &["noexec"]),
         bind("/usr", "/usr", &["ro", "nodev"]),
         bind(&text(dir.image()), IMAGE, &["ro", "nodev", "noexec"]),
@@ -140,6 +140,9 @@ mod tests {
         for mount in config["mounts"].as_array().unwrap() {
             let option = |name: &str| mount["options"].as_array().unwrap().contains(&json!(name));
             assert!(option("nosuid"), "{mount}");
+            if mount["destination"] == "/dev" {
+                assert!(option("ro") && option("nr_inodes=1024"), "{mount}");
+            }
             if mount["type"] == "bind" {
                 let from = mount["source"].as_str().unwrap().to_owned();
                 let writable = !option("ro");
