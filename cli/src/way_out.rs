@@ -103,6 +103,14 @@ const PLACING: Ways = &[
         "HostNotIsolated",
         "bulkhead host prove on the host names what is shared; end one of the two that share it",
     ),
+    (
+        "ResourceUnseen",
+        "repair the device that the message names; the program on it is left alone, and it is looked at again",
+    ),
+    (
+        "ResourcesUnlisted",
+        "repair or take out the device that the message names; what runs goes on, and it is looked at again",
+    ),
     ("NotAlone", "delete the other leases of the host; a bareMetal lease has the host to itself"),
     (
         "Shared",
@@ -185,6 +193,14 @@ const STATE: Ways = &[
     (
         "LedgerUnreadable",
         "repair the file system that holds the ledger; it is read again at every look",
+    ),
+    (
+        "DeviceSilent",
+        "the kernel's log names the device that hangs; repair it and reboot the host; others go on meanwhile",
+    ),
+    (
+        "GrantFailed",
+        "mend what the message names, or delete the lease; it is tried anew by itself, ever more seldom",
     ),
     (
         "LedgerUnwritable",

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::InstanceKind;
@@ -83,6 +84,8 @@ pub enum Attached {
     Yes,
     /// Given, and not as it should be: a sentence part.
     Drifted(String),
+    /// It could not be looked at: why. What runs on it is left alone.
+    Unseen(String),
 }
 
 /// A resource after its erase, with what was seen.
@@ -97,7 +100,7 @@ pub struct Erased {
 }
 
 /// Who has a resource, and what the site lets pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Order {
     /// Whose it is.
     pub lease: LeaseId,
@@ -109,10 +112,34 @@ pub struct Order {
     pub first_id: u32,
     /// The site accepts a weaker erase of this class.
     pub weaker_erase: bool,
+    /// Where whoever takes long says how far it is.
+    pub progress: Progress,
+}
+
+/// How far a long work is, in bytes. Its clones are one: the work counts, the loop reads.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<(AtomicU64, AtomicU64)>);
+
+impl Progress {
+    /// There will be so much more to do.
+    pub fn expect(&self, bytes: u64) {
+        self.0.1.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So much more is done.
+    pub fn advance(&self, bytes: u64) {
+        self.0.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes done, and bytes in all; both 0 where nobody counts.
+    #[must_use]
+    pub fn read(&self) -> (u64, u64) {
+        (self.0.0.load(Ordering::Relaxed), self.0.1.load(Ordering::Relaxed))
+    }
 }
 
 /// One class on a real host. Every function may block, does nothing that was done before, and can be cut anywhere: called again, it
-/// goes on from what is there.
+/// goes on from what is there. Called for two leases at the same time, each minds its own.
 pub trait Class: fmt::Debug + Send + Sync {
     /// Resources that are there for leases, whether a record knows them or not. Classes without names of
     /// their own on the host have none.
@@ -165,8 +192,8 @@ impl Classes {
     }
 
     /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Class>> {
-        self.0.values()
+    pub fn all(&self) -> impl Iterator<Item = (ResourceClass, &Arc<dyn Class>)> {
+        self.0.iter().map(|(class, handler)| (*class, handler))
     }
 }
 

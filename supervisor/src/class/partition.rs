@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::CpuPartition;
@@ -16,6 +17,9 @@ use super::text;
 use crate::host::cpulist;
 use crate::tenant::cgroup;
 use crate::tenant::name::{self, Kind};
+
+/// Sets of exclusive CPUs follow from those of all leases: they are changed by one at a time.
+static TURN: Mutex<()> = Mutex::new(());
 
 const PARTITION: &str = "cpuset.cpus.partition";
 const EXCLUSIVE: &str = "cpuset.cpus.exclusive";
@@ -102,6 +106,7 @@ pub fn is(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<bool, Cl
 /// # Errors
 /// [`ClassError::ReadBack`] where the kernel says that it cannot be.
 pub fn set(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<(), ClassError> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let group = group(root, lease);
     if is(root, lease, wanted)? {
         return Ok(());
@@ -114,7 +119,7 @@ pub fn set(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<(), Cla
         CpuPartition::Member => {
             text::write(&group.join(PARTITION), "member")?;
             exclude(&group, &cpus)?;
-            settle(root)?;
+            settle_now(root)?;
         }
         CpuPartition::Isolated => {
             if cpus.is_empty() {
@@ -149,6 +154,11 @@ pub fn set(root: &Path, lease: &LeaseId, wanted: CpuPartition) -> Result<(), Cla
 /// # Errors
 /// It cannot be read or written.
 pub fn settle(root: &Path) -> Result<(), ClassError> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    settle_now(root)
+}
+
+fn settle_now(root: &Path) -> Result<(), ClassError> {
     exclude(&cgroup::tenants(root), &exclusive(root, None)?)
 }
 

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::erase::erase;
 use super::model::{REST, disk_name};
+use crate::class::memory::zeroing;
 use crate::class::{ClassError, Erased};
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::paths::Paths;
@@ -183,18 +184,18 @@ fn rest(
     };
     let evidence = |what: &str, found: String| Evidence { what: what.to_owned(), found };
     let boot = evidence("boot of the kernel", read("proc/sys/kernel/random/boot_id")?);
-    let cmdline = read("proc/cmdline")?;
-    let zeroes = cmdline.split_whitespace().find(|word| *word == "init_on_free=1");
-    let Some(zeroes) = zeroes else {
-        let (what, expected) = ("kernel command line".to_owned(), "init_on_free=1".to_owned());
-        return Err(ClassError::ReadBack { what, expected, found: cmdline }.into());
-    };
+    let zeroing = zeroing::observe(&means.paths.root)?;
+    let zeroes = format!("init_on_free, as {} says", zeroing.said_by);
+    if !zeroing.on_free {
+        let (expected, found) = ("on".to_owned(), "off".to_owned());
+        return Err(ClassError::ReadBack { what: zeroes, expected, found }.into());
+    }
     let instance =
         Erased { methods: vec!["reboot".to_owned()], evidence: vec![boot.clone()], weaker: None };
     append(means, lease, Resource::Instance, instance, started)?;
     let fresh = Erased {
         methods: vec!["reboot".to_owned(), "zeroOnFree".to_owned()],
-        evidence: vec![boot, evidence("kernel command line", zeroes.to_owned())],
+        evidence: vec![boot, evidence(&zeroes, "on".to_owned())],
         weaker: None,
     };
     let resource = Resource::Memory { nodes: nodes.clone(), bytes: memory };

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::sys;
+use crate::class::Progress;
 
 /// Offsets, lengths and memory of direct reads are multiples of this: the largest sector.
 pub const ALIGN: usize = 4096;
@@ -76,13 +77,14 @@ impl Direct {
     ///
     /// # Errors
     /// The device's, but not that it cannot.
-    pub fn clear(&self, start: u64, length: u64) -> io::Result<Cleared> {
+    pub fn clear(&self, start: u64, length: u64, progress: &Progress) -> io::Result<Cleared> {
         let mut how = Cleared::Zeroed;
         let end = start.saturating_add(length);
         let mut at = start;
         while at < end {
             let part = STRIDE.min(end.saturating_sub(at));
             how = worse(how, self.clear_part(at, part)?);
+            progress.advance(part);
             at = at.saturating_add(part);
         }
         self.0.sync_all()?;
@@ -108,13 +110,14 @@ impl Direct {
     ///
     /// # Errors
     /// The device's.
-    pub fn overwrite(&self, start: u64, length: u64) -> io::Result<()> {
+    pub fn overwrite(&self, start: u64, length: u64, progress: &Progress) -> io::Result<()> {
         let zero = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let end = start.saturating_add(length);
         let mut at = start;
         while at < end {
             let part = STRIDE.min(end.saturating_sub(at));
             fallocate(&self.0, zero, offset(at)?, offset(part)?)?;
+            progress.advance(part);
             at = at.saturating_add(part);
         }
         self.0.sync_all()
@@ -153,9 +156,11 @@ mod tests {
         let disk = Direct::read_write(&path).unwrap();
         disk.write(8192, &[9; 4096]).unwrap();
         assert_eq!(disk.read(4096, 8192).unwrap(), [[7; 4096], [9; 4096]].concat());
-        assert_eq!(disk.clear(8192, 4096).unwrap(), Cleared::Zeroed);
+        let progress = Progress::default();
+        assert_eq!(disk.clear(8192, 4096, &progress).unwrap(), Cleared::Zeroed);
         assert_eq!(disk.read(8192, 8192).unwrap(), [[0; 4096], [7; 4096]].concat());
-        disk.overwrite(0, 4096).unwrap();
+        disk.overwrite(0, 4096, &progress).unwrap();
+        assert_eq!(progress.read(), (8192, 0));
         assert_eq!(disk.read(0, 8192).unwrap(), [[0; 4096], [7; 4096]].concat());
     }
 

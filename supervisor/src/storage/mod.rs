@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`claim`], [`gpt`], [`mark`] | whose a disk is, and how it becomes ours |
 //! | [`state`], [`settle`] | the file system that outlives a reboot |
+//! | [`pools`] | which disk a pool is, without waiting for others |
 //! | [`volume`] | the class of volumes: given, taken back, shown to be clean |
 //! | [`dm`], [`key`] | device mapper and keyring |
 //! | [`nvme`] | which erase a whole NVMe disk may get |
@@ -23,6 +24,7 @@ pub mod key;
 pub mod mark;
 pub mod mounts;
 pub mod nvme;
+pub mod pools;
 pub mod settle;
 pub mod state;
 mod sys;

@@ -1,20 +1,25 @@
 //! What this host's own people ask of the leases ([`crate::node::ask`]).
 
 use std::error::Error;
+use std::time::Duration;
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::inventory::Inventory;
 use bulkhead_api::local::{Repair, Retry};
 use bulkhead_api::resource::{Quarantined, Resource};
 use bulkhead_api::time::Timestamp;
-use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::files::read_if_there;
 use crate::ledger::{self, LedgerError};
 use crate::node::ask::Declined;
+use crate::tenant::beside::aside;
 use crate::tenant::converge::LeaseHost as _;
 use crate::tenant::{Tenants, repair};
+
+/// A look at what the host holds takes this long at most.
+const LOOK: Duration = Duration::from_secs(60);
 
 impl Tenants {
     /// Makes a new ledger in place of a damaged one; without `apply`, only says what it would be.
@@ -41,8 +46,11 @@ impl Tenants {
         let damaged = read_if_there(&path).map_err(|e| failed(&e))?.unwrap_or_default();
         let observed = self.machine.observe().await.map_err(|e| failed(&e))?;
         let classes = self.machine.classes.clone();
-        let resources = spawn_blocking(move || repair::resources(&classes)).await;
-        let resources = resources.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+        let resources = aside("look", None, move || repair::resources(&classes));
+        let resources = timeout(LOOK, resources.map_err(|e| failed(&e))?).await;
+        let hangs = |_| Declined::NotNow("a device does not answer: ask again".to_owned());
+        let resources =
+            resources.map_err(hangs)?.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
         let found = repair::look(&observed, resources).map_err(|e| failed(&e))?;
         let ledger = repair::rebuild(&found, inventory, &damaged, now);
         let mut done =

@@ -28,6 +28,12 @@ struct Sim {
     fetching: Option<u8>,
     /// Given apart, with what of its content is a tenant's.
     resources: BTreeMap<Resource, Attached>,
+    /// Its program was started since its files are there.
+    started: bool,
+    /// Looks until a resource that is being given beside the loop is.
+    attaching: BTreeMap<Resource, u8>,
+    /// Looks until the end of an erase beside the loop, which the step is to take.
+    erasing: BTreeMap<Resource, u8>,
 }
 
 /// What ends the supervisor.
@@ -47,6 +53,27 @@ enum Unit {
     Cpu(u32),
     /// Of the one pool.
     Extent(u64),
+}
+
+/// A kind of step of a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Slice,
+    Bundle,
+    Attach,
+    Start,
+}
+
+impl Kind {
+    fn of(step: &Step) -> Option<Self> {
+        match step {
+            Step::SetSlice { .. } => Some(Self::Slice),
+            Step::Bundle(_) => Some(Self::Bundle),
+            Step::Attach { .. } => Some(Self::Attach),
+            Step::StartService { .. } => Some(Self::Start),
+            _ => None,
+        }
+    }
 }
 
 fn units(resource: &Resource) -> BTreeSet<Unit> {
@@ -84,6 +111,10 @@ struct SimHost {
     again: bool,
     /// Leases whose steps fail while this counts down.
     broken: BTreeMap<LeaseId, u8>,
+    /// Leases of which one kind of step of a grant always fails.
+    hopeless: BTreeMap<LeaseId, Kind>,
+    /// Leases whose volumes are on a disk that does not answer.
+    hung: BTreeSet<LeaseId>,
     steps: usize,
     erased: usize,
 }
@@ -115,6 +146,10 @@ impl SimHost {
                     let cpus = sim.slice.as_ref().map(|slice| &slice.cpus);
                     let shared = cpus.is_some_and(|cpus| !cpus.is_disjoint(&new.holding.cpus));
                     assert!(!shared, "{step} while the slice of {id} is there");
+                    let works = sim.erasing.keys().chain(sim.attaching.keys());
+                    for unit in works.flat_map(units) {
+                        assert!(!wanted.contains(&unit), "{step}: {unit:?} is worked on for {id}");
+                    }
                 }
                 let sim = self.sim(&new.id);
                 assert!(sim.slice.is_none() && !sim.service, "{step} with a slice or service");
@@ -179,6 +214,7 @@ impl SimHost {
                     || sim.slice.is_some()
                     || sim.mounts > 0
                     || sim.fetching.is_some()
+                    || !sim.attaching.is_empty()
                     || sim.files != ObservedFiles::Absent;
                 assert!(!left, "{step} while it is there: {sim:?}");
                 let kept = |unit: &Unit| {
@@ -224,9 +260,14 @@ impl SimHost {
             }
             Step::Release(id) => self.ledger.release(id),
             Step::Attach { id, resource, .. } => {
-                self.sim(id).resources.insert((**resource).clone(), Attached::Yes);
+                let sim = self.sim(id);
+                if slowness > 0 {
+                    sim.attaching.entry((**resource).clone()).or_insert(slowness);
+                    return Outcome::Pending;
+                }
+                sim.resources.insert((**resource).clone(), Attached::Yes);
             }
-            Step::Sanitise { id, resource } => self.erase(id, resource),
+            Step::Sanitise { id, resource } => return self.erase_beside(id, resource),
             Step::PinVcpus(_) => {}
             Step::CancelFetch(id) => self.sim(id).fetching = None,
             Step::Fetch { id, .. } => {
@@ -246,6 +287,7 @@ impl SimHost {
             Step::SetSlice { id, limits, .. } => self.sim(id).slice = Some(limits.clone()),
             Step::StartService { id, .. } => {
                 self.sim(id).service = true;
+                self.sim(id).started = true;
                 let entry = self.ledger.entry(id).cloned().expect("recorded");
                 self.owed.extend(all_units(&entry).into_iter().map(|unit| (unit, id.clone())));
             }
@@ -260,8 +302,36 @@ impl SimHost {
             }
             Step::RemoveSlice(id) => self.sim(id).slice = None,
             Step::Unmount(id) => self.sim(id).mounts = 0,
-            Step::RemoveFiles(id) => self.sim(id).files = ObservedFiles::Absent,
+            Step::RemoveFiles(id) => {
+                self.sim(id).files = ObservedFiles::Absent;
+                self.sim(id).started = false;
+            }
         }
+        Outcome::Done
+    }
+
+    /// What is being given is erased when that is over; what takes long is pending until its end is taken.
+    fn erase_beside(&mut self, id: &LeaseId, resource: &Resource) -> Outcome {
+        let (slowness, hung) = (self.slowness, self.hung.contains(id));
+        let sim = self.sim(id);
+        if sim.attaching.contains_key(resource) {
+            return Outcome::Pending;
+        }
+        let hangs = hung && resource.class() == ResourceClass::Volume;
+        match sim.erasing.get(resource) {
+            Some(0) => {}
+            Some(_) => return Outcome::Pending,
+            None if slowness > 0 || hangs => {
+                sim.erasing.insert(resource.clone(), slowness);
+                return Outcome::Pending;
+            }
+            None => {}
+        }
+        if hangs {
+            return Outcome::Pending;
+        }
+        sim.erasing.remove(resource);
+        self.erase(id, resource);
         Outcome::Done
     }
 
@@ -296,12 +366,24 @@ impl SimHost {
                 Some(left) => sim.stopping = Some(left - 1),
                 None => {}
             }
+            for left in sim.erasing.values_mut() {
+                *left = left.saturating_sub(1);
+            }
+            for (resource, left) in std::mem::take(&mut sim.attaching) {
+                match left {
+                    0 => drop(sim.resources.insert(resource, Attached::Yes)),
+                    left => drop(sim.attaching.insert(resource, left - 1)),
+                }
+            }
         }
     }
 
     fn cut(&mut self, cut: Cut) {
         for sim in self.leases.values_mut() {
             sim.fetching = None;
+            // Threads end with the supervisor, wherever they are.
+            sim.attaching.clear();
+            sim.erasing.clear();
         }
         if cut != Cut::Process {
             self.leases.clear();
@@ -349,14 +431,20 @@ impl LeaseHost for SimHost {
             mounts: sim.mounts,
             files: sim.files.clone(),
             fetching: sim.fetching.is_some(),
+            started: sim.started,
             image_digest: None,
             resources: sim.resources.clone(),
             pinned: None,
         };
         let leases = self.leases.iter().map(|(id, sim)| (id.clone(), seen(sim)));
         let leases = leases.filter(|(_, seen)| !seen.is_gone()).collect();
-        let again = std::mem::take(&mut self.again).then(|| self.ledger.quarantine.clone());
-        Ok(Observed { leases, again: again.unwrap_or_default(), ..Observed::default() })
+        let all = std::mem::take(&mut self.again);
+        let begun = |kept: &&Quarantined| {
+            let sim = self.leases.get(&kept.lease);
+            all || sim.is_some_and(|sim| sim.erasing.contains_key(&kept.resource))
+        };
+        let again = self.ledger.quarantine.iter().filter(begun).cloned().collect();
+        Ok(Observed { leases, again, ..Observed::default() })
     }
 
     async fn apply(&mut self, step: &Step) -> Result<Outcome, StepError> {
@@ -372,6 +460,9 @@ impl LeaseHost for SimHost {
         }
         self.steps += 1;
         self.safe(step);
+        if Kind::of(step).is_some_and(|kind| self.hopeless.get(step.id()) == Some(&kind)) {
+            return gone();
+        }
         match self.broken.get_mut(step.id()) {
             Some(0) | None => Ok(self.effect(step)),
             Some(left) => {
@@ -389,14 +480,14 @@ fn at(second: i64) -> Timestamp {
 /// Passes, minutes apart, until nothing is left to do; `None` when the supervisor was cut.
 fn passes(host: &mut SimHost, desired: &Desired, cores: u32) -> Option<Converged> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let mut failures = Failures::new();
-    for pass in 0..40 {
+    let mut attempts = Attempts::default();
+    for pass in 0..80 {
         let now = at(pass * 600);
         let inventory = inventory(cores);
-        let future = converge(host, desired, &inventory, &mut failures, now);
+        let future = converge(host, desired, &inventory, &mut attempts, now);
         let converged = runtime.block_on(future).ok()?;
-        if converged.plan.steps.is_empty() {
-            assert!(failures.is_empty(), "past failures are forgotten: {failures:?}");
+        if converged.plan.steps.is_empty() && converged.observed.given_up.is_empty() {
+            assert_eq!(attempts, Attempts::default(), "what is past is forgotten");
             return Some(converged);
         }
     }
@@ -427,6 +518,7 @@ fn judge(host: &SimHost, desired: &Desired, cores: u32) {
     let mut taken = BTreeSet::new();
     for (id, sim) in &host.leases {
         let there = sim.service || sim.slice.is_some() || sim.files != ObservedFiles::Absent;
+        assert!(sim.attaching.is_empty(), "{id}: {sim:?}");
         let Some(spec) = desired.get(id) else {
             assert!(!there, "{id} is not wanted and there: {sim:?}");
             continue;
@@ -537,6 +629,145 @@ proptest! {
     }
 }
 
+fn volume(mib: u64) -> Vec<Volume> {
+    let (name, size) = ("data".parse().unwrap(), Bytes::new(mib << 20));
+    vec![Volume { name, size, local: true, path: None }]
+}
+
+proptest! {
+    /// A disk that does not answer: the lease on it cannot be taken back whole, and nobody else is held up.
+    #[test]
+    fn an_erase_that_hangs_keeps_its_own_resource_and_no_other(
+        slowness in 0_u8..3,
+        others in orders(),
+        restarts in prop::collection::vec(0_i64..20, 0..3),
+    ) {
+        let mut host = SimHost { slowness, ..SimHost::default() };
+        let stored = LeaseSpec { volumes: volume(40), ..spec(2, 64) };
+        passes(&mut host, &Desired::from([(id("hung"), stored)]), 6);
+        host.hung.insert(id("hung"));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut attempts = Attempts::default();
+        for pass in 0..20 {
+            if restarts.contains(&pass) {
+                host.cut(Cut::Process);
+                attempts = Attempts::default();
+            }
+            let inventory = inventory(6);
+            let pass = converge(&mut host, &others, &inventory, &mut attempts, at(pass * 600));
+            runtime.block_on(pass).unwrap();
+        }
+        let entry = host.ledger.entry(&id("hung")).expect("its volume is dirty").clone();
+        let dirty: Vec<ResourceClass> =
+            host.ledger.dirty(&entry).iter().map(Resource::class).collect();
+        prop_assert_eq!(dirty, [ResourceClass::Volume], "cores and memory are others'");
+        // All cores but the host's, and the extents besides.
+        let lost = entry.holding.volumes.iter().flat_map(|v| &v.extents).map(|e| e.length).sum::<u64>();
+        let need = |spec: &LeaseSpec| -> u64 {
+            spec.volumes.iter().map(|v| v.extent_bytes() / EXTENT).sum()
+        };
+        let there = |name: &LeaseId| host.leases.get(name).is_some_and(|sim| sim.service);
+        let granted = || others.iter().filter(|(name, _)| there(name)).map(|(_, spec)| spec);
+        let cores = 5 - granted().map(|spec| spec.cpus).sum::<u32>();
+        let room = EXTENTS - lost / EXTENT - granted().map(need).sum::<u64>();
+        for (name, spec) in others.iter().filter(|(name, _)| !there(name)) {
+            prop_assert!(spec.cpus > cores || need(spec) > room, "{} has room", name);
+        }
+        host.hung.clear();
+        passes(&mut host, &others, 6);
+        judge(&host, &others, 6);
+    }
+
+    /// `a` can never start and has all the cores when `b` comes: not for longer than the deadline, time and again.
+    #[test]
+    fn a_lease_that_can_never_start_keeps_its_resources_from_nobody_for_long(
+        kind in prop_oneof![Just(Kind::Slice), Just(Kind::Bundle), Just(Kind::Attach), Just(Kind::Start)],
+        slowness in 0_u8..3,
+        pauses in prop::collection::vec(1_i64..300, 60..120),
+        late in 0_usize..10,
+    ) {
+        let mut host = SimHost { slowness, ..SimHost::default() };
+        host.hopeless.insert(id("a"), kind);
+        let hopeless = LeaseSpec { volumes: volume(64), ..spec(2, 64) };
+        let first = Desired::from([(id("a"), hopeless)]);
+        let both = first.clone().into_iter().chain([(id("b"), spec(2, 64))]).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (mut attempts, mut now, mut held) = (Attempts::default(), 0, None);
+        let longest = GRANT_DEADLINE.as_secs() + LONGEST_PAUSE.as_secs();
+        for (number, pause) in pauses.into_iter().enumerate() {
+            let desired = if number < late { &first } else { &both };
+            let inventory = inventory(3);
+            let pass = converge(&mut host, desired, &inventory, &mut attempts, at(now));
+            runtime.block_on(pass).unwrap();
+            let holds = host.ledger.entry(&id("a")).is_some_and(|entry| !entry.releasing);
+            held = holds.then(|| held.unwrap_or(now));
+            // One pass is as late as the pause before it; a slow step of a round takes some more looks.
+            let since = held.map_or(0, |since| now - since);
+            prop_assert!(since <= longest + 6 * 300, "held for {since} s");
+            now += pause;
+        }
+        for _ in 0..10 {
+            let inventory = inventory(3);
+            let pass = converge(&mut host, &both, &inventory, &mut attempts, at(now));
+            runtime.block_on(pass).unwrap();
+            now += 120;
+        }
+        prop_assert!(host.leases.get(&id("b")).is_some_and(|sim| sim.service), "{:?}", host.leases);
+        let entry = host.ledger.entry(&id("a"));
+        prop_assert_eq!(entry, None, "nothing is left of a grant that was given up");
+        // Once it can start and has room, it does.
+        host.hopeless.clear();
+        let mut alone = both.clone();
+        alone.remove(&id("b"));
+        for _ in 0..10 {
+            let inventory = inventory(3);
+            let pass = converge(&mut host, &alone, &inventory, &mut attempts, at(now));
+            runtime.block_on(pass).unwrap();
+            now += ANEW_LAST.as_secs();
+        }
+        judge(&host, &alone, 3);
+    }
+}
+
+#[test]
+fn a_lease_that_ran_is_never_given_up() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut host = SimHost::default();
+    let desired = Desired::from([(id("a"), LeaseSpec { volumes: volume(64), ..spec(1, 64) })]);
+    passes(&mut host, &desired, 3);
+    let sim = host.sim(&id("a"));
+    sim.slice = Some(Limits::default());
+    sim.service = false;
+    host.hopeless.insert(id("a"), Kind::Slice);
+    let mut attempts = Attempts::default();
+    for minute in 0..60 {
+        let inventory = inventory(3);
+        let pass = converge(&mut host, &desired, &inventory, &mut attempts, at(minute * 60));
+        runtime.block_on(pass).unwrap();
+    }
+    assert!(!host.ledger.entry(&id("a")).unwrap().releasing, "its volume is the tenant's");
+    assert!(attempts.failures[&id("a")].count > GRANT_MOST);
+    host.hopeless.clear();
+    passes(&mut host, &desired, 3);
+    judge(&host, &desired, 3);
+}
+
+#[test]
+fn a_clock_that_jumps_gives_up_no_grant_at_its_first_failures() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut host = SimHost { broken: BTreeMap::from([(id("a"), 2)]), ..SimHost::default() };
+    let desired = Desired::from([(id("a"), spec(1, 64))]);
+    let mut attempts = Attempts::default();
+    let years = 10 * 365 * 86_400;
+    for second in [0, years, years + 600, years + 1200] {
+        let inventory = inventory(3);
+        let pass = converge(&mut host, &desired, &inventory, &mut attempts, at(second));
+        runtime.block_on(pass).unwrap();
+        assert_eq!(attempts.given_up, BTreeMap::new());
+    }
+    judge(&host, &desired, 3);
+}
+
 #[test]
 fn what_is_not_clean_is_kept_from_everybody_until_it_is() {
     let mut host = SimHost::default();
@@ -560,18 +791,18 @@ fn what_is_not_clean_is_kept_from_everybody_until_it_is() {
 fn a_resource_whose_erase_fails_holds_up_no_other_one() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut host = SimHost::default();
-    let mut failures = Failures::new();
+    let mut attempts = Attempts::default();
     passes(&mut host, &Desired::from([(id("a"), spec(1, 64))]), 3);
     let leave = host.leases.remove(&id("a")).map(|_| Desired::new()).unwrap();
     host.ledger.release(&id("a"));
     host.ledger.cleaned(&id("a"), &Resource::Instance);
     host.broken.insert(id("a"), 1);
     let inventory = inventory(3);
-    runtime.block_on(converge(&mut host, &leave, &inventory, &mut failures, at(0))).unwrap();
+    runtime.block_on(converge(&mut host, &leave, &inventory, &mut attempts, at(0))).unwrap();
     let entry = host.ledger.entry(&id("a")).expect("memory has no receipt");
     let clean: Vec<ResourceClass> = entry.clean.iter().map(Resource::class).collect();
     assert_eq!(clean, [ResourceClass::Instance, ResourceClass::Cpu], "memory failed");
-    assert!(failures.contains_key(&id("a")));
+    assert!(attempts.failures.contains_key(&id("a")));
 }
 
 #[test]
@@ -606,12 +837,12 @@ fn a_failed_grant_pauses_longer_each_time() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut host = SimHost { broken: BTreeMap::from([(id("a"), 4)]), ..SimHost::default() };
     let desired = Desired::from([(id("a"), spec(1, 64))]);
-    let mut failures = Failures::new();
+    let mut attempts = Attempts::default();
     let mut pass = |desired: &Desired, second| {
         runtime
-            .block_on(converge(&mut host, desired, &inventory(4), &mut failures, at(second)))
+            .block_on(converge(&mut host, desired, &inventory(4), &mut attempts, at(second)))
             .unwrap();
-        failures.get(&id("a")).map(|failure| (failure.count, failure.next))
+        attempts.failures.get(&id("a")).map(|failure| (failure.count, failure.next))
     };
     assert_eq!(pass(&desired, 0), Some((1, at(1))));
     assert_eq!(pass(&desired, 0), Some((1, at(1))), "not before its time");
@@ -624,12 +855,12 @@ fn a_pause_noted_by_a_clock_that_was_years_ahead_is_over() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut host = SimHost { broken: BTreeMap::from([(id("a"), 1)]), ..SimHost::default() };
     let desired = Desired::from([(id("a"), spec(1, 64))]);
-    let mut failures = Failures::new();
+    let mut attempts = Attempts::default();
     let mut pass = |second| {
         let inventory = inventory(4);
-        let pass = converge(&mut host, &desired, &inventory, &mut failures, at(second));
+        let pass = converge(&mut host, &desired, &inventory, &mut attempts, at(second));
         runtime.block_on(pass).unwrap();
-        failures.contains_key(&id("a"))
+        attempts.failures.contains_key(&id("a"))
     };
     let years = 10 * 365 * 86_400;
     assert!(pass(years));
@@ -642,16 +873,20 @@ fn taking_back_does_not_wait_for_the_pause_of_a_failed_grant() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut host = SimHost { slowness: 5, ..SimHost::default() };
     let desired = Desired::from([(id("a"), spec(1, 64))]);
-    let mut failures = Failures::new();
+    let mut attempts = Attempts::default();
     let mut pass = |host: &mut SimHost, desired: &Desired| {
         let inventory = inventory(4);
-        let pass = converge(host, desired, &inventory, &mut failures, at(0));
+        let pass = converge(host, desired, &inventory, &mut attempts, at(0));
         runtime.block_on(pass).unwrap();
-        failures.get(&id("a")).map(|failure| failure.revoking)
+        attempts.failures.get(&id("a")).map(|failure| failure.revoking)
     };
     assert_eq!(pass(&mut host, &desired), None, "recorded, and being fetched");
     host.broken.insert(id("a"), 1);
     assert_eq!(pass(&mut host, &desired), Some(false));
     assert_eq!(pass(&mut host, &Desired::new()), None);
+    assert!(host.ledger.entry(&id("a")).unwrap().releasing, "its erases are slow");
+    for _ in 0..40 {
+        pass(&mut host, &Desired::new());
+    }
     assert!(host.ledger.entries.is_empty() && host.leases.is_empty());
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use bulkhead_api::id::LeaseId;
+use bulkhead_api::resource::Resource;
+use bulkhead_api::time::Timestamp;
 
 use crate::class::ClassError;
 use crate::host::systemd::SystemdError;
@@ -13,6 +15,7 @@ use crate::oci::reference::ReferenceError;
 use crate::receipts::ReceiptError;
 use crate::tenant::bundle::BundleError;
 use crate::tenant::cgroup::CgroupError;
+use crate::tenant::model::Deed;
 
 /// A step that could not be done. It is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,21 @@ pub enum StepError {
     /// Nowhere to fetch from yet.
     #[error("fetch the image: this host is not attached to its site yet")]
     NoSite,
+    /// It is under way beside the loop, and makes no progress: a device does not answer.
+    #[error(
+        "{deed} of {resource} of {lease} has made no progress since {since} and is waited for: see the kernel's log \
+         for its device; where it stays so, repair the device and reboot the host"
+    )]
+    Silent {
+        /// What is done.
+        deed: Deed,
+        /// With what.
+        resource: Box<Resource>,
+        /// Whose it is.
+        lease: LeaseId,
+        /// When it went on last.
+        since: Timestamp,
+    },
     /// A step before the ledger knows.
     #[error("lease {0} is not in the ledger")]
     NotRecorded(LeaseId),
@@ -84,6 +102,7 @@ impl StepError {
             Self::Files { .. } => "HostFiles",
             Self::ReadBack { .. } => "LimitsNotHeld",
             Self::NoSite => "NotAttached",
+            Self::Silent { .. } => "DeviceSilent",
             Self::NotRecorded(_) => "NotRecorded",
         }
     }
@@ -101,6 +120,7 @@ impl StepError {
             | Self::Pull(_)
             | Self::Files { .. }
             | Self::Class(_)
+            | Self::Silent { .. }
             | Self::Receipt(_) => "operator",
             Self::Systemd(_) | Self::Cgroup(_) | Self::ReadBack { .. } | Self::NotRecorded(_) => {
                 "supervisor"

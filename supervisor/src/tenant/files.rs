@@ -12,7 +12,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use bulkhead_api::id::LeaseId;
@@ -21,6 +20,7 @@ use crate::files::{read_if_there, replace};
 use crate::ledger::Entry;
 use crate::oci::pull::{IMAGE, Image, ROOTFS};
 use crate::paths::Paths;
+use crate::storage::mounts::Mounts;
 use crate::tenant::model::ObservedFiles;
 
 const BUNDLE: &str = "bundle.json";
@@ -147,36 +147,11 @@ impl LeaseDir {
     /// Mount points at or below the directory, the deepest first.
     #[must_use]
     pub fn mounts(&self, mountinfo: &[u8]) -> Vec<PathBuf> {
-        // Fields are separated by single spaces, the fifth is the mount point (proc_pid_mountinfo(5)).
-        let point = |line: &[u8]| {
-            let point = line.split(|&byte| byte == b' ').nth(4)?;
-            Some(PathBuf::from(std::ffi::OsStr::from_bytes(&unescape(point))))
-        };
-        let mut mounts: Vec<PathBuf> = mountinfo
-            .split(|&byte| byte == b'\n')
-            .filter_map(point)
-            .filter(|point| point.starts_with(&self.0))
-            .collect();
+        let all = Mounts::parse(mountinfo).0.into_iter().map(|mount| mount.point);
+        let mut mounts: Vec<PathBuf> = all.filter(|point| point.starts_with(&self.0)).collect();
         mounts.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
         mounts
     }
-}
-
-/// Blank, tab, line feed and backslash are written as three octal digits after a backslash.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let (mut plain, mut rest) = (Vec::new(), text);
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if let ([a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..], b'\\') =
-            (after, first)
-        {
-            plain.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-            rest = after;
-        } else {
-            plain.push(*first);
-        }
-    }
-    plain
 }
 
 /// Leases that have a directory.

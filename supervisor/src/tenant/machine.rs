@@ -3,7 +3,7 @@
 //! A step is done when its effect was seen. What takes longer than a moment (a program that ends slowly, a
 //! download) is [`Outcome::Pending`]: the step is planned again by the next pass and looks again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +23,12 @@ use crate::oci::manifest::Limits as ImageLimits;
 use crate::oci::pull::Order;
 use crate::paths::Paths;
 use crate::receipts::Receipts;
+use crate::tenant::beside::Beside;
 use crate::tenant::converge::{LeaseHost, Outcome};
 use crate::tenant::error::StepError;
 use crate::tenant::fetch::Fetches;
 use crate::tenant::files::{self, LeaseDir};
+use crate::tenant::look::Looks;
 use crate::tenant::model::{Limits, Observed, ObservedLease, ServiceState, Step};
 use crate::tenant::name::{self, Kind};
 use crate::tenant::observe;
@@ -49,6 +51,10 @@ pub struct Machine {
     pub access: Option<SiteAccess>,
     /// Images under way.
     pub fetches: Fetches,
+    /// Resources that are being given and erased.
+    pub beside: Beside,
+    /// How resources are looked at.
+    pub looks: Looks,
     /// What leases were found to share: see [`Observed::shared`].
     pub shared: Option<String>,
     /// How each class of resources is given and sanitised.
@@ -62,7 +68,7 @@ pub struct Machine {
     /// Resources in quarantine that are to be erased again in this pass.
     pub again: Vec<Quarantined>,
     /// Until when steps wait for programs that start or end.
-    patience: Instant,
+    pub(super) patience: Instant,
 }
 
 impl LeaseHost for Machine {
@@ -74,11 +80,12 @@ impl LeaseHost for Machine {
 
     async fn observe(&mut self) -> Result<Observed, SystemdError> {
         self.fetches.reap();
+        self.reap();
         self.patience = Instant::now() + MOMENT;
         let rows = self.systemd.units(&name::PATTERNS).await?;
         let (shared, again) = (self.shared.clone(), std::mem::take(&mut self.again));
-        let mut observed = Observed { shared, again, ..Observed::default() };
-        let mut resources = self.resources().await;
+        let (mut resources, unlisted) = self.resources().await;
+        let mut observed = Observed { shared, again, unlisted, ..Observed::default() };
         let mut ids: BTreeSet<LeaseId> =
             rows.iter().filter_map(|row| Some(name::lease(&row.name)?.0)).collect();
         ids.extend(self.fetches.running().cloned());
@@ -95,14 +102,7 @@ impl LeaseHost for Machine {
         for id in ids {
             match observe::lease(&self.paths, &self.systemd, &rows, &mountinfo, &id).await {
                 Ok(seen) => {
-                    let resources =
-                        match resources.remove(&id).unwrap_or_else(|| Ok(BTreeMap::new())) {
-                            Ok(resources) => resources,
-                            Err(why) => {
-                                observed.unreadable.insert(id, why);
-                                continue;
-                            }
-                        };
+                    let resources = resources.remove(&id).unwrap_or_default();
                     let fetching = self.fetches.is_running(&id);
                     let pinned = self.pinned(&id, &seen);
                     let mut seen = ObservedLease { fetching, resources, pinned, ..seen };
@@ -173,6 +173,8 @@ impl Machine {
     ) -> Self {
         Self {
             receipts: Arc::new(Receipts::new(&paths)),
+            beside: Beside::new(systemd.wakeups()),
+            looks: Looks::default(),
             classes,
             boot: 0,
             weaker: BTreeSet::new(),

@@ -16,10 +16,12 @@
 //! | [`vm`] | virtual machines |
 //! | [`cgroup`], [`files`], [`log`] | limits read back, a lease's directory, its console |
 //! | [`fetch`] | downloads in the background |
+//! | [`beside`], [`look`] | resources given, erased and looked at in threads that may hang |
 //! | [`status`] | the report on a lease. Pure |
 //! | [`repair`] | a new ledger in place of a damaged one |
 
 mod asked;
+pub mod beside;
 pub mod bundle;
 pub mod cdi;
 pub mod cgroup;
@@ -28,6 +30,7 @@ pub mod error;
 pub mod fetch;
 pub mod files;
 pub mod log;
+pub mod look;
 pub mod machine;
 pub mod model;
 pub mod name;
@@ -62,11 +65,11 @@ use crate::host::systemd::{Systemd, SystemdError};
 use crate::ledger::{self, Ledger, LedgerError};
 use crate::paths::Paths;
 use crate::receipts::Receipts;
-use crate::tenant::converge::{Change, Converged, Failures, LeaseHost as _};
+use crate::tenant::converge::{Attempts, Change, Converged, LeaseHost as _};
 use crate::tenant::fetch::Fetches;
 use crate::tenant::files::LeaseDir;
 use crate::tenant::machine::Machine;
-use crate::tenant::model::{Desired, ObservedLease, ServiceState, Step};
+use crate::tenant::model::{Deed, Desired, ObservedLease, ServiceState, Step, UnderWay};
 use crate::tenant::status::Facts;
 
 /// How images are pulled: the site's link, and who asks.
@@ -139,7 +142,7 @@ pub struct Tenants {
     machine: Machine,
     /// An unusable ledger closes the domain: nothing is granted or taken back.
     problem: Option<LedgerError>,
-    failures: Failures,
+    attempts: Attempts,
     /// When what is in quarantine is erased again, and how long after that the next time.
     quarantine_due: Option<(Timestamp, SignedDuration)>,
     /// The last report on each lease, for the times in its conditions.
@@ -166,7 +169,7 @@ impl Tenants {
         Self {
             machine,
             problem,
-            failures: Failures::new(),
+            attempts: Attempts::default(),
             quarantine_due: None,
             reported: BTreeMap::new(),
             listener: JoinSet::new(),
@@ -206,8 +209,8 @@ impl Tenants {
 
     /// One pass: look, plan, apply, look again. `wanted = None` (no spec yet since boot) changes nothing.
     ///
-    /// Never waits for a download or for a tenant's program to end: those go on in the background and
-    /// [`Tenants::changed`] tells when to run the next pass.
+    /// Never waits for a download, for a resource that is given or erased slowly or for a tenant's program to end: those
+    /// go on in the background and [`Tenants::changed`] tells when to run the next pass.
     pub async fn converge(
         &mut self,
         wanted: Option<&HostSpec>,
@@ -224,8 +227,8 @@ impl Tenants {
         let converged = match (&desired, &self.problem) {
             (Some(desired), None) => {
                 self.quarantine_again(now);
-                let failures = &mut self.failures;
-                converge::converge(&mut self.machine, desired, inventory, failures, now).await
+                let attempts = &mut self.attempts;
+                converge::converge(&mut self.machine, desired, inventory, attempts, now).await
             }
             _ => self.look(desired.as_ref(), inventory).await,
         };
@@ -310,6 +313,7 @@ impl Tenants {
         let problem = self.problem.as_ref().map(|problem| (problem.label(), problem.to_string()));
         let closed = problem.as_ref().map(|(label, message)| (*label, message.as_str()));
         let nothing = ObservedLease::default();
+        let under_way: Vec<UnderWay> = self.machine.beside.under_way().collect();
         let mut leases = Vec::new();
         for id in self.known(desired, observed.leases.keys().chain(observed.unreadable.keys())) {
             let facts = Facts {
@@ -319,7 +323,9 @@ impl Tenants {
                 entry: self.machine.ledger.entry(&id),
                 revoked: plan.revoked.contains(&id),
                 refusal: plan.refused.get(&id),
-                failure: self.failures.get(&id),
+                failure: self.attempts.failures.get(&id),
+                given_up: observed.given_up.get(&id),
+                under_way: &under_way,
                 blind: observed.unreadable.get(&id).map(|why| ("Unreadable", why.as_str())),
                 closed,
             };
@@ -337,8 +343,8 @@ impl Tenants {
             && plan.steps.is_empty()
             && plan.refused.is_empty()
             && observed.unreadable.is_empty()
-            && !observed.leases.values().any(starting);
-        let retry = self.retry(&leases, &plan.steps, now);
+            && !observed.leases.values().any(|seen| starting(seen) || seen.unseen().is_some());
+        let retry = self.retry(&leases, &plan.steps, &under_way, now);
         self.remember(&leases);
         let quarantine = self.machine.ledger.quarantine.clone();
         Pass { leases, settled, retry, changes, quarantine, unseen: None }
@@ -364,6 +370,8 @@ impl Tenants {
                 revoked: false,
                 refusal: None,
                 failure: None,
+                given_up: None,
+                under_way: &[],
                 blind: Some(("SystemdUnreachable", &why)),
                 closed: None,
             };
@@ -391,21 +399,36 @@ impl Tenants {
     }
 
     /// The earliest of: a pause that ends, a step that is under way, a look at what is idle.
-    fn retry(&self, leases: &[ReportedLease], steps: &[Step], now: Timestamp) -> Option<Timestamp> {
-        let paused = |step: &Step| self.failures.get(step.id()).map(|failure| failure.next);
+    fn retry(
+        &self,
+        leases: &[ReportedLease],
+        steps: &[Step],
+        works: &[UnderWay],
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let Attempts { failures, given_up } = &self.attempts;
+        let paused = |step: &Step| failures.get(step.id()).map(|failure| failure.next);
+        // Erases that take long wake the loop when they end.
+        let erases = works.iter().filter(|work| work.deed == Deed::Erase);
+        let erasing: BTreeSet<&LeaseId> = erases.map(|work| &work.lease).collect();
+        let hurries = |step: &Step| !matches!(step, Step::Sanitise { .. });
+        let waits = |id: &LeaseId| {
+            erasing.contains(id) && !steps.iter().any(|step| step.id() == id && hurries(step))
+        };
         let under_way = |lease: &ReportedLease| {
             let moving = matches!(
                 lease.status.phase,
                 LeasePhase::Granting | LeasePhase::Releasing | LeasePhase::Unknown
             );
-            moving && !self.failures.contains_key(&lease.id)
+            moving && !failures.contains_key(&lease.id) && !waits(&lease.id)
         };
         let soon = leases.iter().any(under_way).then_some(SOON);
+        let anew = given_up.values().map(|given_up| given_up.next).filter(|next| *next > now);
         let idle = (!leases.is_empty()).then_some(IDLE);
         let looks = soon.or(idle).and_then(|wait| now.checked_add(wait).ok());
         // A pause of no length at all would make a loop without rest.
         let pauses = steps.iter().filter_map(paused).map(|next| next.max(now));
-        pauses.chain(looks).min()
+        pauses.chain(looks).chain(anew).min()
     }
 
     /// Resolves when something changed that a pass should look at: a tenant's unit, a finished download.

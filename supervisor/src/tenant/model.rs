@@ -9,6 +9,7 @@ use bulkhead_api::lease::{
 };
 use bulkhead_api::resource::{Quarantined, Resource};
 use bulkhead_api::spec::HostSpec;
+use bulkhead_api::time::Timestamp;
 use bulkhead_api::units::Bytes;
 
 use crate::class::Attached;
@@ -203,6 +204,8 @@ pub struct ObservedLease {
     pub files: ObservedFiles,
     /// Its image is being fetched.
     pub fetching: bool,
+    /// Its program was started since its files are there.
+    pub started: bool,
     /// Digest of the fetched image, `sha256:…`.
     pub image_digest: Option<String>,
     /// Resources that are there for it besides its control group; one that is not there is not listed.
@@ -216,6 +219,15 @@ impl ObservedLease {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The first of its resources that could not be looked at, and why.
+    #[must_use]
+    pub fn unseen(&self) -> Option<(&Resource, &str)> {
+        self.resources.iter().find_map(|(resource, attached)| match attached {
+            Attached::Unseen(why) => Some((resource, why.as_str())),
+            Attached::No | Attached::Yes | Attached::Drifted(_) => None,
+        })
     }
 
     /// An entry for what is there without one, to be taken back like any other lease; `None` where it holds
@@ -270,8 +282,88 @@ pub struct Observed {
     pub unreadable: BTreeMap<LeaseId, String>,
     /// What two leases were found to share: no new lease is granted while it is so. Absent where nothing is.
     pub shared: Option<String>,
+    /// Why what leases have cannot be listed: no new lease is granted while it is so. Absent where all can.
+    pub unlisted: Option<String>,
     /// Resources in quarantine that are to be erased again now.
     pub again: Vec<Quarantined>,
+    /// Wanted leases whose grant was given up, and is not tried again yet.
+    pub given_up: BTreeMap<LeaseId, GivenUp>,
+}
+
+/// What is done with a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// It is given to its lease.
+    Attach,
+    /// It is erased.
+    Erase,
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Attach => "attach",
+            Self::Erase => "erase",
+        })
+    }
+}
+
+/// A work on a resource that goes on beside the loop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Whose resource it is.
+    pub lease: LeaseId,
+    /// Which.
+    pub resource: Resource,
+    /// What is done with it.
+    pub deed: Deed,
+    /// Since when.
+    pub since: Timestamp,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all; 0 where nobody counts.
+    pub total: u64,
+}
+
+impl fmt::Display for UnderWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { resource, deed, since, done, total, .. } = self;
+        let doing = match deed {
+            Deed::Attach => "given",
+            Deed::Erase => "erased",
+        };
+        write!(f, "{resource}: being {doing} since {since:.0}")?;
+        if *total == 0 {
+            return Ok(());
+        }
+        write!(f, ", {} of {} MiB", done >> 20, total >> 20)
+    }
+}
+
+/// A grant that failed for so long that all of it was taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// What was wanted.
+    pub spec: LeaseSpec,
+    /// The step that failed last.
+    pub step: String,
+    /// Why, a sentence.
+    pub message: String,
+    /// Who can help.
+    pub owner: &'static str,
+    /// How often it failed in a row.
+    pub count: u32,
+    /// How often the lease was given up in a row.
+    pub rounds: u32,
+    /// When it is tried anew, with whatever resources are free then.
+    pub next: Timestamp,
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, message, count, .. } = self;
+        write!(f, "given up after {count} attempts: {step}: {message}")
+    }
 }
 
 /// One change of the machine or the ledger. Each succeeds when it is done already.
@@ -440,6 +532,12 @@ pub enum Refusal {
     /// What the host holds is not isolated: nobody else is let in.
     #[error("waits until the host is isolated again: {0}")]
     NotIsolated(String),
+    /// A class of resources does not say what leases have.
+    #[error("waits until it is known what leases have: {0}")]
+    Unlisted(String),
+    /// It was tried and failed; all of it was taken back.
+    #[error("{0}; nothing is held for it, and it is tried anew")]
+    GivenUp(Box<GivenUp>),
     /// A resource of an earlier lease of this name could not be shown to be clean.
     #[error("waits: {0} of an earlier lease of this name is in quarantine")]
     Quarantined(Box<Resource>),
@@ -466,6 +564,8 @@ impl Refusal {
             Self::Shortage(_) => "Shortage",
             Self::Unknown(_) => "HoldingsUnknown",
             Self::NotIsolated(_) => "HostNotIsolated",
+            Self::Unlisted(_) => "ResourcesUnlisted",
+            Self::GivenUp(_) => "GrantFailed",
             Self::Quarantined(_) => "NameInQuarantine",
             Self::WaitsFor(_) => "WaitsForRelease",
         }

@@ -112,6 +112,7 @@ pub async fn lease(
         files: found,
         fetching: false,
         image_digest: image.map(|image| image.digest),
+        started: dir.pid().is_some(),
         resources: BTreeMap::new(),
         pinned: None,
     })

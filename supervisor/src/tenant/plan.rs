@@ -7,7 +7,8 @@
 //!                                                                           (only what is missing)
 //! ```
 //!
-//! A lease whose spec changed is taken back and granted anew. A resource of a lease that is being taken back is
+//! A lease whose spec changed is taken back and granted anew, and one whose grant was given up is taken back whole and
+//! not let in again before its time. A resource of a lease that is being taken back is
 //! not given out before it has a receipt (law 3): such a grant is refused for now ([`Refusal::WaitsFor`])
 //! and comes with the look after. An impossible grant is a refusal and never holds up a revoke (law 2). What is
 //! there without a record is recorded first, as something to be taken back, so that it is sanitised as well.
@@ -57,7 +58,8 @@ pub fn plan(
         .collect();
     for id in found {
         let entry = ledger.entry(id);
-        if entry.is_none_or(|entry| entry.releasing || desired.get(id) != Some(&entry.spec)) {
+        let wanted = desired.get(id).filter(|_| !observed.given_up.contains_key(id));
+        if entry.is_none_or(|entry| entry.releasing || wanted != Some(&entry.spec)) {
             plan.steps.extend(revoke(id, seen(id), ledger));
             plan.revoked.insert(id.clone());
         }
@@ -78,31 +80,44 @@ pub fn plan(
         }
         let entry = match ledger.entry(id) {
             Some(entry) => entry.clone(),
-            None if let Some(why) = &observed.shared => {
-                plan.refused.insert(id.clone(), Refusal::NotIsolated(why.clone()));
-                continue;
-            }
-            None if let Some(kept) = ledger.quarantine.iter().find(|kept| kept.lease == *id) => {
-                let refusal = Refusal::Quarantined(Box::new(kept.resource.clone()));
-                plan.refused.insert(id.clone(), refusal);
-                continue;
-            }
-            None if !unknown.is_empty() => {
-                plan.refused.insert(id.clone(), Refusal::Unknown(unknown.clone()));
-                continue;
-            }
-            None => match new_entry(id, spec, inventory, &taken, &plan.revoked) {
-                Ok(entry) => entry,
-                Err(refusal) => {
-                    plan.refused.insert(id.clone(), refusal);
-                    continue;
+            None => {
+                let barred = barred(id, observed, ledger, &unknown);
+                let new = || new_entry(id, spec, inventory, &taken, &plan.revoked);
+                match barred.map_or_else(new, Err) {
+                    Ok(entry) => entry,
+                    Err(refusal) => {
+                        plan.refused.insert(id.clone(), refusal);
+                        continue;
+                    }
                 }
-            },
+            }
         };
         taken.held.insert(id.clone(), entry.holding.clone());
         plan.steps.extend(grant(entry, seen(id), ledger.entry(id).is_none()));
     }
     plan
+}
+
+/// Why a lease that holds nothing yet is not let in now, whatever room there is.
+fn barred(
+    id: &LeaseId,
+    observed: &Observed,
+    ledger: &Ledger,
+    unknown: &[LeaseId],
+) -> Option<Refusal> {
+    if let Some(given_up) = observed.given_up.get(id) {
+        return Some(Refusal::GivenUp(Box::new(given_up.clone())));
+    }
+    if let Some(why) = &observed.shared {
+        return Some(Refusal::NotIsolated(why.clone()));
+    }
+    if let Some(why) = &observed.unlisted {
+        return Some(Refusal::Unlisted(why.clone()));
+    }
+    if let Some(kept) = ledger.quarantine.iter().find(|kept| kept.lease == *id) {
+        return Some(Refusal::Quarantined(Box::new(kept.resource.clone())));
+    }
+    (!unknown.is_empty()).then(|| Refusal::Unknown(unknown.to_vec()))
 }
 
 fn revoke(id: &LeaseId, seen: &ObservedLease, ledger: &Ledger) -> Vec<Step> {
@@ -211,7 +226,9 @@ fn grant(entry: Entry, seen: &ObservedLease, new: bool) -> Vec<Step> {
         let drift = match seen.resources.get(&resource) {
             Some(Attached::Yes) => continue,
             Some(Attached::Drifted(how)) => Some(how.clone()),
-            Some(Attached::No) | None => None,
+            // What runs is left alone; what does not is not started on what cannot be seen.
+            Some(Attached::Unseen(_)) if runs => continue,
+            Some(Attached::No | Attached::Unseen(_)) | None => None,
         };
         steps.push(Step::Attach { id: id.clone(), resource: Box::new(resource), drift });
     }

@@ -69,6 +69,7 @@ fn granted(entry: &Entry, state: ServiceState) -> ObservedLease {
         mounts: 0,
         files: ObservedFiles::Bundled(Box::new(entry.clone())),
         fetching: false,
+        started: true,
         image_digest: None,
         resources: BTreeMap::new(),
         pinned: None,
@@ -306,6 +307,38 @@ fn a_bound_of_huge_pages_that_drifted_is_set_again() {
             set slice of acme/a again: hugetlb.2MB.max is max, wanted 0
         "#]],
     );
+}
+
+#[test]
+fn what_cannot_be_seen_is_left_alone_under_a_program_and_nothing_is_started_on_it() {
+    let mut entry = entry("a", spec(1, 64), &[1]);
+    let extents = vec![Extent { start: 0, length: EXTENT }];
+    let (name, pool) = ("data".parse().unwrap(), "p".to_owned());
+    entry.holding.volumes = vec![HeldVolume { name, pool, extents }];
+    let volume = entry.holding.resources().into_iter().find(given_apart).unwrap();
+    let ledger = Ledger { entries: vec![entry.clone()], ..Ledger::default() };
+    let desired = Desired::from([(entry.id.clone(), entry.spec.clone())]);
+    let planned = |seen: ObservedLease| {
+        let unseen = [(volume.clone(), Attached::Unseen("no answer".to_owned()))];
+        let seen = ObservedLease { resources: unseen.into(), ..seen };
+        let leases = BTreeMap::from([(entry.id.clone(), seen)]);
+        let observed = Observed { leases, ..Observed::default() };
+        plan(&desired, &observed, &ledger, &host(3)).steps
+    };
+    assert_eq!(planned(granted(&entry, ServiceState::Running)), []);
+    let stopped = ObservedLease { service: None, ..granted(&entry, ServiceState::Running) };
+    let steps = planned(stopped);
+    assert!(matches!(steps.as_slice(), [Step::Attach { .. }, Step::StartService { .. }]));
+}
+
+#[test]
+fn nobody_is_let_in_while_what_leases_have_cannot_be_listed() {
+    let desired = Desired::from([(id("a"), spec(1, 64))]);
+    let observed = Observed { unlisted: Some("no answer".to_owned()), ..Observed::default() };
+    let plan = plan(&desired, &observed, &Ledger::default(), &host(3));
+    let refusal = &plan.refused[&id("a")];
+    assert_eq!((refusal.label(), plan.steps.len()), ("ResourcesUnlisted", 0));
+    assert_eq!(refusal.to_string(), "waits until it is known what leases have: no answer");
 }
 
 #[test]

@@ -67,7 +67,7 @@ pub enum Unseen {
 /// [`Unseen::Class`].
 pub fn resources(classes: &Classes) -> Result<Vec<(LeaseId, Resource)>, Unseen> {
     let mut all = Vec::new();
-    for class in classes.all() {
+    for (_, class) in classes.all() {
         all.extend(class.found()?);
     }
     Ok(all)

@@ -1,53 +1,62 @@
 //! The machine's steps on resources: given, looked at, sanitised, by the class of each ([`crate::class`]).
 
-use std::collections::BTreeMap;
-
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::InstanceKind;
 use bulkhead_api::resource::{Quarantined, Resource};
-use bulkhead_api::time::Timestamp;
 use tokio::task::spawn_blocking;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use crate::class::{Attached, ClassError, Classes, Order};
+use crate::class::{ClassError, Order, Progress};
 use crate::ledger::Entry;
 use crate::receipts::Sanitised;
+use crate::tenant::beside::Finished;
 use crate::tenant::bundle;
 use crate::tenant::converge::Outcome;
 use crate::tenant::error::StepError;
+use crate::tenant::look::Seen;
 use crate::tenant::machine::Machine;
-use crate::tenant::model::{ObservedLease, ServiceState, given_apart};
+use crate::tenant::model::{Deed, ObservedLease, ServiceState, given_apart};
 use crate::tenant::vm;
 
 /// First id of nobody: of what was found without cores, from which a lease's ids are made.
 const NOBODYS_ID: u32 = 0xfffe_0000;
 
-/// What was seen of a lease's resources, or why it could not be looked at.
-pub(super) type Seen = Result<BTreeMap<Resource, Attached>, String>;
-
 impl Machine {
-    /// What is there of resources: for leases in the ledger all of theirs, for others what was found.
-    pub(super) async fn resources(&self) -> BTreeMap<LeaseId, Seen> {
-        let entries = self.ledger.entries.iter().flat_map(|entry| {
-            let given = self.ledger.dirty(entry).into_iter().filter(given_apart);
+    /// What is there of resources: for leases that are held all of theirs, for others what was found. And why a class
+    /// could not be listed.
+    pub(super) async fn resources(&mut self) -> (Seen, Option<String>) {
+        let held = self.ledger.entries.iter().filter(|entry| !entry.releasing);
+        let orders = held.flat_map(|entry| {
+            let given = entry.holding.resources().into_iter().filter(given_apart);
             given.map(|resource| self.order(&entry.id, &resource)).collect::<Vec<_>>()
         });
-        let (classes, orders) = (self.classes.clone(), entries.collect::<Vec<_>>());
-        let looked = spawn_blocking(move || look(&classes, &orders)).await;
-        let mut seen = looked.unwrap_or_else(|error| {
-            // A class that panics says nothing of any lease.
-            let why = Chain(&error).to_string();
-            self.ledger.entries.iter().map(|e| (e.id.clone(), Err(why.clone()))).collect()
-        });
+        let orders = orders.collect();
+        let (mut seen, unlisted) = self.looks.look(&self.classes, orders).await;
         // What is in quarantine is nobody's, whoever's name it bears.
         for kept in &self.ledger.quarantine {
-            if let Some(Ok(resources)) = seen.get_mut(&kept.lease) {
+            if let Some(resources) = seen.get_mut(&kept.lease) {
                 resources.remove(&kept.resource);
             }
         }
-        seen.retain(|_, resources| !matches!(resources, Ok(resources) if resources.is_empty()));
-        seen
+        seen.retain(|_, resources| !resources.is_empty());
+        (seen, unlisted)
+    }
+
+    /// Notes which works ended. What is in quarantine and was begun to be erased again is gone on with.
+    pub(super) fn reap(&mut self) {
+        let ledger = &self.ledger;
+        let kept = |lease: &LeaseId, resource: &Resource| {
+            ledger.quarantine.iter().find(|kept| kept.lease == *lease && kept.resource == *resource)
+        };
+        self.beside.reap(|lease, resource| {
+            let dirty = |entry: &Entry| entry.releasing && ledger.dirty(entry).contains(resource);
+            ledger.entry(lease).is_some_and(dirty) || kept(lease, resource).is_some()
+        });
+        let begun = self.beside.erases().filter_map(|(lease, resource)| kept(lease, resource));
+        let begun: Vec<Quarantined> =
+            begun.filter(|kept| !self.again.contains(kept)).cloned().collect();
+        self.again.extend(begun);
     }
 
     fn order(&self, id: &LeaseId, resource: &Resource) -> Order {
@@ -59,17 +68,20 @@ impl Machine {
             instance: entry.map_or(InstanceKind::Container, |entry| entry.spec.instance),
             first_id: entry.and_then(first_id).unwrap_or(NOBODYS_ID),
             weaker_erase: self.weaker.contains(&resource.class()),
+            progress: Progress::default(),
         }
     }
 
     pub(super) async fn attach(
-        &self,
+        &mut self,
         id: &LeaseId,
         resource: &Resource,
     ) -> Result<Outcome, StepError> {
         let (order, class) = (self.order(id, resource), self.classes.of(resource)?);
-        run(resource, move || class.attach(&order)).await?;
-        Ok(Outcome::Done)
+        match self.beside.turn(Deed::Attach, class, order, self.patience).await? {
+            None => Ok(Outcome::Pending),
+            Some(done) => Ok(done.result.map(|_| Outcome::Done)?),
+        }
     }
 
     /// Erases a resource. The receipt is kept before the ledger says that the resource is clean; cut between the
@@ -80,9 +92,12 @@ impl Machine {
         resource: &Resource,
     ) -> Result<Outcome, StepError> {
         let (order, class) = (self.order(id, resource), self.classes.of(resource)?);
-        let started = Timestamp::now();
+        let done = self.beside.turn(Deed::Erase, class, order, self.patience).await?;
+        let Some(Finished { result, started, finished }) = done else {
+            return Ok(Outcome::Pending);
+        };
         let mut next = self.ledger.clone();
-        match run(resource, move || class.erase(&order)).await {
+        match result {
             Ok(erased) => {
                 let sanitised = Sanitised {
                     boot: self.boot,
@@ -90,7 +105,7 @@ impl Machine {
                     resource: resource.clone(),
                     erased,
                     started,
-                    finished: Timestamp::now(),
+                    finished,
                 };
                 let receipts = std::sync::Arc::clone(&self.receipts);
                 let kept = spawn_blocking(move || receipts.append(sanitised)).await;
@@ -129,45 +144,6 @@ impl Machine {
     }
 }
 
-fn look(classes: &Classes, orders: &[Order]) -> BTreeMap<LeaseId, Seen> {
-    let mut seen: BTreeMap<LeaseId, Seen> = BTreeMap::new();
-    for class in classes.all() {
-        let found = class.found().unwrap_or_else(|error| {
-            // It cannot be asked about one either: the leases that have such resources tell.
-            warn!(error = %Chain(&error), "resources of a class cannot be listed");
-            Vec::new()
-        });
-        for (id, resource) in found {
-            if let Ok(resources) = seen.entry(id).or_insert_with(|| Ok(BTreeMap::new())) {
-                resources.insert(resource, Attached::Yes);
-            }
-        }
-    }
-    for order in orders {
-        let found = classes.of(&order.resource).and_then(|class| class.observe(order));
-        let lease = seen.entry(order.lease.clone()).or_insert_with(|| Ok(BTreeMap::new()));
-        match (lease, found) {
-            (Err(_), _) => {}
-            (Ok(resources), Ok(Attached::No)) => drop(resources.remove(&order.resource)),
-            (Ok(resources), Ok(found)) => drop(resources.insert(order.resource.clone(), found)),
-            // It fails alone: the rest of its lease can be seen and taken back (law 4).
-            (Ok(resources), Err(error)) => {
-                let why = Attached::Drifted(Chain(&error).to_string());
-                drop(resources.insert(order.resource.clone(), why));
-            }
-        }
-    }
-    seen
-}
-
 fn refused(resource: &Resource, why: &(dyn std::error::Error + 'static)) -> ClassError {
     ClassError::Refused { doing: format!("handle {resource}"), why: Chain(why).to_string() }
-}
-
-/// Runs a class beside the loop; one that panics is an error of its resource.
-async fn run<T: Send + 'static>(
-    resource: &Resource,
-    work: impl FnOnce() -> Result<T, ClassError> + Send + 'static,
-) -> Result<T, ClassError> {
-    spawn_blocking(work).await.unwrap_or_else(|error| Err(refused(resource, &error)))
 }

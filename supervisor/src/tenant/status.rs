@@ -3,12 +3,15 @@
 use bulkhead_api::condition::{self, Condition, Truth};
 use bulkhead_api::id::{HostId, LeaseId};
 use bulkhead_api::lease::{Holding, LeasePhase, LeaseStatus, ReportedLease};
+use bulkhead_api::resource::Resource;
 use bulkhead_api::time::Timestamp;
 
 use crate::host::cpulist;
 use crate::ledger::Entry;
 use crate::tenant::converge::Failure;
-use crate::tenant::model::{ObservedFiles, ObservedLease, Refusal, ServiceState};
+use crate::tenant::model::{
+    Deed, GivenUp, ObservedFiles, ObservedLease, Refusal, ServiceState, UnderWay,
+};
 use crate::tenant::units::RESTART_MAX_S;
 
 /// Everything that is known of one lease.
@@ -28,6 +31,10 @@ pub struct Facts<'a> {
     pub refusal: Option<&'a Refusal>,
     /// Which step of it failed last.
     pub failure: Option<&'a Failure>,
+    /// Its grant was given up and is not tried anew yet.
+    pub given_up: Option<&'a GivenUp>,
+    /// What is being done with resources of all leases.
+    pub under_way: &'a [UnderWay],
     /// Why it could not be looked at.
     pub blind: Option<(&'a str, &'a str)>,
     /// Why nothing is granted or taken back on this host.
@@ -108,13 +115,16 @@ fn phase(facts: &Facts<'_>) -> LeasePhase {
     match facts.refusal {
         Some(
             Refusal::NotIsolated(_)
+            | Refusal::Unlisted(_)
             | Refusal::WaitsFor(_)
             | Refusal::Unknown(_)
             | Refusal::Quarantined(_),
         ) => {
             return LeasePhase::Pending;
         }
-        Some(Refusal::Spec { .. } | Refusal::Shortage(_)) => return LeasePhase::Failed,
+        Some(Refusal::Spec { .. } | Refusal::Shortage(_) | Refusal::GivenUp(_)) => {
+            return LeasePhase::Failed;
+        }
         None => {}
     }
     match facts.seen.service.map(|service| (service.state, service.pid)) {
@@ -161,19 +171,39 @@ fn granted(facts: &Facts<'_>) -> Said {
         return failed(failure);
     }
     if facts.revoked {
-        return no("Releasing", format!("still there: {}", left(facts)), "supervisor");
+        let left = left(facts);
+        if let Some(given_up) = facts.given_up {
+            let said =
+                no("GrantFailed", format!("{given_up}; still there: {left}"), given_up.owner);
+            return Said { next: Some(given_up.next), ..said };
+        }
+        return no("Releasing", format!("still there: {left}"), "supervisor");
     }
     if let Some(refusal) = facts.refusal {
         let owner = match refusal {
             Refusal::Spec { .. } => "tenant",
             Refusal::Shortage(_) => "registry",
-            Refusal::Quarantined(_) => "operator",
+            Refusal::Quarantined(_) | Refusal::Unlisted(_) => "operator",
+            Refusal::GivenUp(given_up) => given_up.owner,
             Refusal::NotIsolated(_) | Refusal::WaitsFor(_) | Refusal::Unknown(_) => "supervisor",
         };
-        return no(refusal.label(), refusal.to_string(), owner);
+        let next = match refusal {
+            Refusal::GivenUp(given_up) => Some(given_up.next),
+            Refusal::Spec { .. }
+            | Refusal::Shortage(_)
+            | Refusal::Unknown(_)
+            | Refusal::NotIsolated(_)
+            | Refusal::Unlisted(_)
+            | Refusal::Quarantined(_)
+            | Refusal::WaitsFor(_) => None,
+        };
+        return Said { next, ..no(refusal.label(), refusal.to_string(), owner) };
     }
     if seen.fetching {
         return no("Fetching", "the image is being fetched from the site".to_owned(), "supervisor");
+    }
+    if let Some((resource, why)) = seen.unseen() {
+        return no("ResourceUnseen", format!("{resource}: {why}"), "operator");
     }
     match (&seen.slice, &seen.files) {
         (Some(slice), ObservedFiles::Bundled(_)) if facts.entry.is_some() && slice.active => {
@@ -185,8 +215,18 @@ fn granted(facts: &Facts<'_>) -> Said {
                 format!("cpus {cpus}, nodes {nodes}, memory {memory}{others}, as read back");
             Said::new(Truth::True, "Held", message, "supervisor")
         }
-        _ => no("Granting", "steps are under way".to_owned(), "supervisor"),
+        _ => {
+            let works = under_way(facts, Deed::Attach).map(ToString::to_string);
+            let works = works.collect::<Vec<_>>().join("; ");
+            let works = if works.is_empty() { "steps are under way".to_owned() } else { works };
+            no("Granting", works, "supervisor")
+        }
     }
+}
+
+fn under_way<'a>(facts: &Facts<'a>, deed: Deed) -> impl Iterator<Item = &'a UnderWay> {
+    let id = facts.id;
+    facts.under_way.iter().filter(move |work| work.lease == *id && work.deed == deed)
 }
 
 /// What of a lease is still there, in words.
@@ -207,7 +247,12 @@ fn left(facts: &Facts<'_>) -> String {
     let dirty = |entry: &Entry| {
         let all = entry.holding.resources().into_iter();
         let dirty = all.filter(|resource| !entry.clean.contains(resource));
-        dirty.map(|resource| format!("{resource}, not sanitised yet")).collect::<Vec<_>>()
+        let said = |resource: &Resource| {
+            let mut works = under_way(facts, Deed::Erase);
+            works.find(|work| work.resource == *resource).map(ToString::to_string)
+        };
+        let waits = |resource: Resource| format!("{resource}, not sanitised yet");
+        dirty.map(|resource| said(&resource).unwrap_or_else(|| waits(resource))).collect::<Vec<_>>()
     };
     match facts.entry.map(dirty) {
         Some(dirty) if !dirty.is_empty() => dirty.join("; "),

@@ -31,6 +31,7 @@ fn seen(state: ServiceState, pid: Option<u32>, exit: Option<Exit>) -> ObservedLe
         mounts: 0,
         files: ObservedFiles::Bundled(Box::new(entry)),
         fetching: false,
+        started: true,
         image_digest: Some("sha256:00".to_owned()),
         resources: BTreeMap::new(),
         pinned: None,
@@ -53,6 +54,8 @@ fn facts<'a>(id: &'a LeaseId, seen: &'a ObservedLease) -> Facts<'a> {
         revoked: false,
         refusal: None,
         failure: None,
+        given_up: None,
+        under_way: &[],
         blind: None,
         closed: None,
     }
@@ -133,6 +136,7 @@ fn every_way_not_to_be_granted_has_its_own_reason_and_owner() {
         label: "ImageAbsent",
         message: "the site has no x".to_owned(),
         owner: "tenant",
+        since: at(1),
         count: 2,
         next: at(9),
         revoking: false,
@@ -210,6 +214,70 @@ fn what_is_left_of_a_lease_that_goes_is_named() {
         "still there: its entry in the ledger"
     );
     assert_eq!(status.holding.unwrap(), Holding::default(), "others can have all of it");
+}
+
+#[test]
+fn what_is_being_erased_is_said_with_its_time_and_how_far_it_is() {
+    let id = id("a");
+    let resource = recorded().holding.resources().remove(1);
+    let work = |total| UnderWay {
+        lease: id.clone(),
+        resource: resource.clone(),
+        deed: Deed::Erase,
+        since: at(5),
+        done: 3 << 20,
+        total,
+    };
+    let gone = ObservedLease::default();
+    let message = |works: &[UnderWay]| {
+        let facts = Facts { revoked: true, under_way: works, ..facts(&id, &gone) };
+        let status = report(&facts, None, at(9)).status;
+        find(&status.conditions, "Granted").unwrap().message.clone()
+    };
+    let told = message(&[work(64 << 20)]);
+    let memory = "memory 64Mi of nodes 0: being erased since 1970-01-01T00:00:05Z, 3 of 64 MiB";
+    assert!(told.contains(memory), "{told}");
+    assert!(told.contains("cpus 2,3, not sanitised yet"), "{told}");
+    assert!(!message(&[work(0)]).contains("MiB; cpus"));
+    let other = UnderWay { lease: crate::tenant::plan::tests::id("b"), ..work(0) };
+    assert!(!message(&[other]).contains("being erased"), "another lease's");
+}
+
+#[test]
+fn a_grant_that_was_given_up_says_why_and_when_it_is_tried_anew() {
+    let (id, nothing) = (id("a"), ObservedLease::default());
+    let given_up = GivenUp {
+        spec: spec(1, 64),
+        step: "start service of acme/a".to_owned(),
+        message: "systemd refuses".to_owned(),
+        owner: "supervisor",
+        count: 12,
+        rounds: 1,
+        next: at(300),
+    };
+    let refusal = Refusal::GivenUp(Box::new(given_up.clone()));
+    let refused = Facts { entry: None, refusal: Some(&refusal), ..facts(&id, &nothing) };
+    let going = Facts { revoked: true, given_up: Some(&given_up), ..facts(&id, &nothing) };
+    let why = "given up after 12 attempts: start service of acme/a: systemd refuses; ";
+    let ends =
+        [(LeasePhase::Failed, "nothing is held for it"), (LeasePhase::Releasing, "still there")];
+    for (facts, (phase, end)) in [refused, going].into_iter().zip(ends) {
+        let status = report(&facts, None, at(9)).status;
+        let granted = find(&status.conditions, "Granted").unwrap();
+        assert_eq!((status.phase, granted.reason.as_str()), (phase, "GrantFailed"));
+        assert!(granted.message.starts_with(&format!("{why}{end}")), "{}", granted.message);
+        assert_eq!(granted.next_retry, Some(at(300)));
+    }
+}
+
+#[test]
+fn a_resource_that_cannot_be_looked_at_is_said_while_its_program_runs() {
+    let (id, mut seen) = (id("a"), seen(ServiceState::Running, Some(7), None));
+    let resource = recorded().holding.resources().remove(0);
+    seen.resources.insert(resource, crate::class::Attached::Unseen("no answer".to_owned()));
+    let (phase, granted, running) = said(&facts(&id, &seen));
+    assert_eq!((phase, running.as_str()), (LeasePhase::Running, "True Running (tenant)"));
+    assert_eq!(granted, "False ResourceUnseen (operator)");
 }
 
 #[test]

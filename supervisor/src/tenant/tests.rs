@@ -32,9 +32,10 @@ type Properties = BTreeMap<String, OwnedVariant>;
 /// Units by name, with their properties.
 type Units = Arc<Mutex<BTreeMap<String, Properties>>>;
 
-/// A class that notes what it was asked; the real ones meet the real kernel elsewhere.
+/// A class that notes what it was asked; the real ones meet the real kernel elsewhere. Memory of lease `a` is not erased
+/// while the flag is set: its device does not answer.
 #[derive(Debug, Default)]
-struct Noting(Mutex<Vec<String>>);
+struct Noting(Mutex<Vec<String>>, AtomicBool);
 
 impl Class for Noting {
     fn observe(&self, _: &Order) -> Result<Attached, ClassError> {
@@ -46,6 +47,10 @@ impl Class for Noting {
     }
 
     fn erase(&self, order: &Order) -> Result<Erased, ClassError> {
+        let hangs = order.lease == id("a") && order.resource.class() == ResourceClass::Memory;
+        while hangs && self.1.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.0.lock().unwrap().push(order.resource.to_string());
         let evidence = vec![Evidence { what: "notes".to_owned(), found: "taken".to_owned() }];
         Ok(Erased { methods: vec!["noted".to_owned()], evidence, weaker: None })
@@ -431,6 +436,47 @@ async fn a_lease_is_not_hindered_by_another_whose_image_never_comes() {
     assert!(!last.settled && last.retry.is_some());
     settle(&mut tenants, &spec(&[]), None).await;
     assert!(!host.root.path().join("var/lib/bulkhead/leases/acme").exists());
+}
+
+#[tokio::test]
+async fn an_erase_that_hangs_holds_up_neither_the_loop_nor_others_nor_the_end_of_the_supervisor() {
+    let (mut host, fleet) = (Host::new(), Fleet::new());
+    let (link, _site) = site(&fleet, image().paths, H2).await;
+    let access = fleet.access(link);
+    let mut tenants = host.supervisor().await;
+    settle(&mut tenants, &spec(&[("a", 2)]), Some(&access)).await;
+    host.erased.1.store(true, Ordering::SeqCst);
+    // Both have room only once the cores of the first are clean, though its memory is not.
+    let wanted = spec(&[("b", 3)]);
+    for restart in 0..2 {
+        let mut last = Pass::default();
+        for _ in 0..100 {
+            let changed = tenants.changed();
+            let inventory = inventory(4);
+            last =
+                tenants.converge(Some(&wanted), Some(&access), &inventory, Timestamp::now()).await;
+            let phases: Vec<LeasePhase> = last.leases.iter().map(|l| l.status.phase).collect();
+            if phases == [LeasePhase::Releasing, LeasePhase::Running] {
+                break;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(300), changed).await;
+        }
+        assert_eq!(last.leases[1].status.phase, LeasePhase::Running, "{restart}: {last:?}");
+        let granted = find(&last.leases[0].status.conditions, "Granted").unwrap();
+        let told = "still there: memory 64Mi of nodes 0: being erased since ";
+        assert!(granted.message.starts_with(told), "{}", granted.message);
+        assert!(!last.settled);
+        // It is dirty for whoever comes next, and is begun again.
+        let entry = ledger::load(&host.paths.ledger()).unwrap().entry(&id("a")).cloned().unwrap();
+        assert!(!entry.clean.iter().any(|r| r.class() == ResourceClass::Memory));
+        drop(tenants);
+        tenants = host.supervisor().await;
+    }
+    host.erased.1.store(false, Ordering::SeqCst);
+    let pass = settle(&mut tenants, &wanted, Some(&access)).await;
+    assert_eq!(pass.leases.len(), 1);
+    let of_a = Receipts::new(&host.paths).all(Some(&id("a"))).unwrap();
+    assert_eq!(of_a.len(), 3, "one for each resource, none twice");
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use bulkhead_api::receipt::Evidence;
 use bulkhead_api::resource::PageSize;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::super::ClassError;
 use super::super::sys::Region;
+use super::super::{ClassError, Progress};
 
 /// Bytes that are looked at in each [`STEP`].
 const SAMPLE: usize = 64;
@@ -21,7 +21,12 @@ const MARKER: usize = 32;
 ///
 /// # Errors
 /// [`ClassError::Refused`] where the pages cannot be had, [`ClassError::ReadBack`] where one is not zero.
-pub(super) fn examine(node: u32, size: PageSize, pages: u64) -> Result<Vec<Evidence>, ClassError> {
+pub(super) fn examine(
+    node: u32,
+    size: PageSize,
+    pages: u64,
+    progress: &Progress,
+) -> Result<Vec<Evidence>, ClassError> {
     let refused = |why: String| ClassError::Refused {
         doing: format!("look at {pages} huge pages of {size} of node {node}"),
         why,
@@ -38,6 +43,8 @@ pub(super) fn examine(node: u32, size: PageSize, pages: u64) -> Result<Vec<Evide
     let random = SystemRandom::new().fill(&mut marker);
     random.map_err(|_| refused("the kernel gives no random bytes".to_owned()))?;
     let mut evidence = Vec::new();
+    let bytes = pages.saturating_mul(size.bytes().get());
+    progress.expect(bytes.saturating_mul(2));
     for round in ["after the lease", "after a marker in each"] {
         let mut region = take()?;
         let what = format!(
@@ -51,6 +58,7 @@ pub(super) fn examine(node: u32, size: PageSize, pages: u64) -> Result<Vec<Evide
             });
         }
         mark(region.bytes(), &marker);
+        progress.advance(bytes);
         evidence.push(Evidence { what, found: "all zero".to_owned() });
     }
     // The marker of the second round is no tenant's: the kernel zeroes it as it did the first.

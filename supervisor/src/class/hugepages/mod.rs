@@ -24,11 +24,11 @@ use bulkhead_api::receipt::Evidence;
 use bulkhead_api::resource::{NodePages, PageSize, Resource};
 
 use self::record::{Given, GivenPages};
-use super::{Attached, Class, ClassError, Erased, Order};
+use super::{Attached, Class, ClassError, Erased, Order, Progress};
 use crate::paths::Paths;
 
 /// Takes pages of a node, looks at their content and gives them back.
-type Examine = fn(u32, PageSize, u64) -> Result<Vec<Evidence>, ClassError>;
+type Examine = fn(u32, PageSize, u64, &Progress) -> Result<Vec<Evidence>, ClassError>;
 
 /// The class.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Hugepages {
     root: PathBuf,
     record: PathBuf,
     examine: Examine,
-    /// Pools and record are changed by one at a time.
+    /// Pools and record are changed by one at a time. Nobody has it while pages are looked at, which takes long.
     turn: Mutex<()>,
 }
 
@@ -57,6 +57,34 @@ impl Hugepages {
             return Ok(HeldHugepages { page_size: *page_size, pages: pages.clone() });
         }
         Err(super::other(&order.resource))
+    }
+
+    /// How many pages of a lease there are still on each node, all of them free.
+    fn left(
+        &self,
+        lease: &LeaseId,
+        size: PageSize,
+        pages: &[NodePages],
+    ) -> Result<Vec<NodePages>, ClassError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut given = record::load(&self.record)?;
+        let known = given.of(lease, size).is_some();
+        given.take(lease, size);
+        let of_node = |&NodePages { node, pages }: &NodePages| {
+            let total = pool::total(&self.root, node, size)?;
+            let rest = if known { given.target(size, node) } else { total };
+            // What is beyond the host's own and the other leases'. None where it was cut after the pool shrank.
+            let left = total.saturating_sub(rest).min(pages);
+            let free = pool::free(&self.root, node, size)?;
+            if free < left {
+                return Err(ClassError::Refused {
+                    doing: format!("take back {left} huge pages of {size} on node {node}"),
+                    why: format!("{free} are free: somebody still has the others"),
+                });
+            }
+            Ok(NodePages { node, pages: left })
+        };
+        pages.iter().map(of_node).collect()
     }
 
     /// Shrinks or grows a pool to its target; an error where it is not there then.
@@ -129,28 +157,24 @@ impl Class for Hugepages {
 
     fn erase(&self, order: &Order) -> Result<Erased, ClassError> {
         let HeldHugepages { page_size: size, pages } = Self::held(order)?;
+        let left = self.left(&order.lease, size, &pages)?;
+        let mut erased = Erased::default();
+        if left.iter().any(|left| left.pages > 0) {
+            erased.methods.push("zeroOnFault".to_owned());
+        }
+        erased.methods.push("returnToKernel".to_owned());
+        for NodePages { node, pages } in left {
+            if pages == 0 {
+                // They were given back by an erase that was cut afterwards, or the lease never got them.
+                let what = format!("huge pages of {size} of the lease on node {node} before");
+                erased.evidence.push(Evidence { what, found: "none".to_owned() });
+            }
+            erased.evidence.extend((self.examine)(node, size, pages, &order.progress)?);
+        }
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut given = record::load(&self.record)?;
-        let mut erased = Erased {
-            methods: vec!["zeroOnFault".to_owned(), "returnToKernel".to_owned()],
-            ..Erased::default()
-        };
         let known = given.of(&order.lease, size).is_some();
         given.take(&order.lease, size);
-        for NodePages { node, pages } in &pages {
-            let total = pool::total(&self.root, *node, size)?;
-            let rest = if known { given.target(size, *node) } else { total };
-            // What is beyond the host's own and the other leases'. None where it was cut after the pool shrank.
-            let left = total.saturating_sub(rest).min(*pages);
-            let free = pool::free(&self.root, *node, size)?;
-            if free < left {
-                return Err(ClassError::Refused {
-                    doing: format!("take back {left} huge pages of {size} on node {node}"),
-                    why: format!("{free} are free: somebody still has the others"),
-                });
-            }
-            erased.evidence.extend((self.examine)(*node, size, left)?);
-        }
         for NodePages { node, .. } in &pages {
             let total = if known {
                 self.settle(&given, size, *node)?

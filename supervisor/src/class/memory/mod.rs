@@ -12,7 +12,7 @@
 
 mod kcore;
 mod pagemap;
-mod zeroing;
+pub(crate) mod zeroing;
 
 use std::fs::File;
 use std::io;

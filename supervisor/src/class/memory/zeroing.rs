@@ -16,17 +16,17 @@ const MOST_RECORDS: usize = 1 << 17;
 
 /// What is known, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Zeroing {
+pub(crate) struct Zeroing {
     /// Pages are zeroed when they are given out; absent where that is not said.
-    pub(super) on_alloc: Option<bool>,
+    pub(crate) on_alloc: Option<bool>,
     /// Pages are zeroed when they are given back.
-    pub(super) on_free: bool,
+    pub(crate) on_free: bool,
     /// Who says so.
-    pub(super) said_by: &'static str,
+    pub(crate) said_by: &'static str,
 }
 
 /// The line in which the kernel says at boot what holds (`mm/mm_init.c`, `report_meminit`).
-pub(super) fn logged(line: &str) -> Option<Zeroing> {
+pub(crate) fn logged(line: &str) -> Option<Zeroing> {
     let (_, told) = line.split_once("mem auto-init: stack:")?;
     let on = |key: &str| {
         let (_, rest) = told.split_once(key)?;
@@ -41,7 +41,7 @@ pub(super) fn logged(line: &str) -> Option<Zeroing> {
 }
 
 /// What a kernel without defaults of its own does with that command line.
-pub(super) fn asked(cmdline: &str) -> Zeroing {
+pub(crate) fn asked(cmdline: &str) -> Zeroing {
     // The last one counts.
     let on = |key: &str| {
         let word = |word: &str| word.strip_prefix(key)?.strip_prefix('=').map(truth);
@@ -65,7 +65,7 @@ fn truth(value: &str) -> bool {
 ///
 /// # Errors
 /// Neither can be read.
-pub(super) fn observe(root: &Path) -> Result<Zeroing, ClassError> {
+pub(crate) fn observe(root: &Path) -> Result<Zeroing, ClassError> {
     if let Some(zeroing) = log(&root.join("dev/kmsg")) {
         return Ok(zeroing);
     }

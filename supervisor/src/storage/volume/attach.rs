@@ -19,7 +19,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::check::{SAMPLE, canary_place, contains};
 use super::record::{self, Stage, VolumeRecord};
-use super::standing::{PoolDevice, Standing, Wanted, pool, standing};
+use super::standing::{PoolDevice, Standing, Trust, Wanted, pool, standing};
 use super::teardown::take_down;
 use super::{Refused, name, sha256};
 use crate::class::{Attached, ClassError, Order};
@@ -31,6 +31,7 @@ use crate::storage::dm::crypt::{self, RESERVED};
 use crate::storage::dm::wire::{Device, Target};
 use crate::storage::key::{self, Key};
 use crate::storage::mounts::Mounts;
+use crate::storage::pools::Pools;
 use crate::storage::{hex, tool};
 use crate::tenant::files::LeaseDir;
 
@@ -38,11 +39,11 @@ use crate::tenant::files::LeaseDir;
 const MARKER: usize = 32;
 
 /// Looks at a volume that a lease is to have.
-pub(super) fn observe(paths: &Paths, order: &Order) -> Result<Attached, ClassError> {
+pub(super) fn observe(paths: &Paths, pools: &Pools, order: &Order) -> Result<Attached, ClassError> {
     let wanted = Wanted::of(order)?;
     let dm = DeviceMapper::open(&paths.root)
         .map_err(|error| Refused::new("look at", &wanted).because(&error))?;
-    let pool = pool(&paths.root, &wanted)?;
+    let pool = pool(pools, &wanted, Trust::Known)?;
     let record = record::load(paths, wanted.lease, wanted.volume)
         .map_err(|error| Refused::new("read the record of", &wanted).because(&error))?;
     Ok(match standing(&dm, &wanted, pool.number, record.as_ref())? {
@@ -56,11 +57,11 @@ pub(super) fn observe(paths: &Paths, order: &Order) -> Result<Attached, ClassErr
 }
 
 /// Gives it.
-pub(super) fn attach(paths: &Paths, order: &Order) -> Result<(), ClassError> {
+pub(super) fn attach(paths: &Paths, pools: &Pools, order: &Order) -> Result<(), ClassError> {
     let wanted = Wanted::of(order)?;
     let dm = DeviceMapper::open(&paths.root)
         .map_err(|error| Refused::new("attach", &wanted).because(&error))?;
-    let pool = pool(&paths.root, &wanted)?;
+    let pool = pool(pools, &wanted, Trust::ReadNow)?;
     let record = record::load(paths, wanted.lease, wanted.volume)
         .map_err(|error| Refused::new("read the record of", &wanted).because(&error))?;
     let device = match standing(&dm, &wanted, pool.number, record.as_ref())? {

@@ -8,6 +8,7 @@
 //! place is cleared besides: the next holder's key would make noise of it anyway.
 
 use bulkhead_api::receipt::Evidence;
+use bulkhead_api::resource::Extent;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::check::{
@@ -15,18 +16,19 @@ use super::check::{
     verdict,
 };
 use super::record::{self, Stage, VolumeRecord};
-use super::standing::{PoolDevice, Wanted, pool};
+use super::standing::{PoolDevice, Trust, Wanted, pool};
 use super::teardown::take_down;
 use super::{Refused, sha256};
-use crate::class::{ClassError, Erased, Order};
+use crate::class::{ClassError, Erased, Order, Progress};
 use crate::paths::Paths;
 use crate::storage::block::{Cleared, Direct};
 use crate::storage::dm::DeviceMapper;
 use crate::storage::dm::crypt::RESERVED;
+use crate::storage::pools::Pools;
 use crate::storage::{key, unhex};
 
 /// Takes it back.
-pub(super) fn erase(paths: &Paths, order: &Order) -> Result<Erased, ClassError> {
+pub(super) fn erase(paths: &Paths, pools: &Pools, order: &Order) -> Result<Erased, ClassError> {
     let wanted = Wanted::of(order)?;
     let refused = Refused::new("erase", &wanted);
     let record = record::load(paths, wanted.lease, wanted.volume)
@@ -36,7 +38,7 @@ pub(super) fn erase(paths: &Paths, order: &Order) -> Result<Erased, ClassError> 
     }
     let dm = DeviceMapper::open(&paths.root).map_err(|error| refused.because(&error))?;
     let was_mapped = take_down(&paths.root, &dm, &wanted)?;
-    let pool = match pool(&paths.root, &wanted) {
+    let pool = match pool(pools, &wanted, Trust::ReadNow) {
         Ok(pool) => pool,
         Err(error) if order.weaker_erase => return without_disk(paths, &wanted, &error),
         Err(error) => return Err(error),
@@ -63,7 +65,7 @@ pub(super) fn erase(paths: &Paths, order: &Order) -> Result<Erased, ClassError> 
         let record = VolumeRecord { stage: Stage::Erasing, ..record.clone() };
         record::store(paths, &record).map_err(|error| refused.because(&error))?;
     }
-    let (clearing, method) = clear(&disk, &pool, &wanted, record.is_some())?;
+    let (clearing, method) = clear(&disk, &pool, &wanted, record.is_some(), &order.progress)?;
     methods.push(method.to_owned());
     let seen = look(&dm, &disk, &pool, &wanted, (clearing, record.as_ref()))?;
     let evidence = verdict(&seen).map_err(|found| {
@@ -111,21 +113,26 @@ fn clear(
     pool: &PoolDevice,
     wanted: &Wanted<'_>,
     remembered: bool,
+    progress: &Progress,
 ) -> Result<(Clearing, &'static str), ClassError> {
     let mut quick = Vec::new();
-    for extent in wanted.extents {
-        quick.push(disk.clear(extent.start, extent.length).map_err(files("clear", pool))?);
+    progress.expect(wanted.bytes());
+    for Extent { start, length } in wanted.extents {
+        quick.push(disk.clear(*start, *length, progress).map_err(files("clear", pool))?);
     }
     if quick.iter().all(|how| *how == Cleared::Zeroed) {
         return Ok((Clearing::Zeroed, "zero"));
     }
     if !remembered {
-        for extent in wanted.extents {
-            disk.overwrite(extent.start, extent.length).map_err(files("overwrite", pool))?;
+        progress.expect(wanted.bytes());
+        for Extent { start, length } in wanted.extents {
+            disk.overwrite(*start, *length, progress).map_err(files("overwrite", pool))?;
         }
         return Ok((Clearing::Zeroed, "overwrite"));
     }
-    disk.overwrite(canary_place(wanted.extents), RESERVED).map_err(files("overwrite", pool))?;
+    progress.expect(RESERVED);
+    let canary = canary_place(wanted.extents);
+    disk.overwrite(canary, RESERVED, progress).map_err(files("overwrite", pool))?;
     let discarded = quick.iter().all(|how| *how == Cleared::Discarded);
     Ok((Clearing::ReservedEnd, if discarded { "discard" } else { "overwriteCanary" }))
 }

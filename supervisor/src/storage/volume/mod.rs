@@ -35,43 +35,46 @@ use tracing::warn;
 use self::standing::Wanted;
 use crate::class::{Attached, Class, ClassError, Erased, Order};
 use crate::paths::Paths;
-use crate::storage::claim::Look;
 use crate::storage::dm::DeviceMapper;
 use crate::storage::dm::crypt::{self, Segment};
 use crate::storage::hex;
+use crate::storage::pools::Pools;
 
 /// The class of [`Resource::Volume`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Volumes {
     paths: Paths,
+    pools: Pools,
 }
 
 impl Volumes {
     /// Of a host whose state is mounted: records are kept in [`Paths::state`].
     #[must_use]
     pub fn new(paths: Paths) -> Self {
-        Self { paths }
+        let pools = Pools::new(paths.root.clone());
+        Self { paths, pools }
     }
 
     /// Mappings by what their tables say, which need no record.
     fn mapped(&self) -> Result<Vec<(LeaseId, Resource)>, String> {
         let text = |error: &dyn std::error::Error| Chain(error).to_string();
         let dm = DeviceMapper::open(&self.paths.root).map_err(|e| text(&e))?;
-        let (pools, _) =
-            Look::new(&self.paths.root).and_then(|look| look.pools()).map_err(|e| text(&e))?;
         let mut found = Vec::new();
         for (mapping, _) in dm.list().map_err(|e| text(&e))? {
             let Some((lease, name)) = name::parse(&mapping) else { continue };
             let table = dm.table(&mapping).map_err(|e| text(&e))?;
             let segments: Option<Vec<Segment>> = table.iter().map(crypt::segment).collect();
             let first = segments.as_ref().and_then(|segments| segments.first());
-            let on = first.map(|segment| segment.device);
-            let pool = pools.iter().find(|pool| pool.volumes().ok().map(|p| p.number) == on);
+            let pool = match first {
+                Some(segment) => self.pools.of(segment.device)?,
+                None => None,
+            };
             if let (Some(segments), Some(pool)) = (&segments, pool) {
                 let extents: Vec<Extent> = crypt::extents(segments);
                 found.push((lease, Resource::Volume { name, pool: pool.id(), extents }));
             } else {
-                // Its making was cut before it had a table, or its disk is gone: a record may know more.
+                // Its making was cut before it had a table, or its disk is gone or does not answer: a record may know
+                // more.
                 warn!(mapping, "a mapping of ours lies on no pool");
             }
         }
@@ -105,15 +108,15 @@ impl Class for Volumes {
     }
 
     fn observe(&self, order: &Order) -> Result<Attached, ClassError> {
-        attach::observe(&self.paths, order)
+        attach::observe(&self.paths, &self.pools, order)
     }
 
     fn attach(&self, order: &Order) -> Result<(), ClassError> {
-        attach::attach(&self.paths, order)
+        attach::attach(&self.paths, &self.pools, order)
     }
 
     fn erase(&self, order: &Order) -> Result<Erased, ClassError> {
-        erase::erase(&self.paths, order)
+        erase::erase(&self.paths, &self.pools, order)
     }
 }
 

@@ -1,19 +1,18 @@
 //! How a volume stands: its mapping against its record and what was ordered.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bulkhead_api::chain::Chain;
 use bulkhead_api::id::{LeaseId, VolumeName};
 use bulkhead_api::resource::{EXTENT, Extent, Resource};
 
 use super::record::{Stage, VolumeRecord};
 use super::{Refused, name};
 use crate::class::{ClassError, Order};
-use crate::storage::claim::{ClaimError, Look};
 use crate::storage::disk::DeviceNumber;
 use crate::storage::dm::DeviceMapper;
 use crate::storage::dm::crypt::{self, RESERVED, Segment};
 use crate::storage::dm::wire::Device;
+use crate::storage::pools::Pools;
 
 /// A volume as it was ordered, checked.
 #[derive(Debug)]
@@ -64,18 +63,27 @@ pub(super) struct PoolDevice {
     pub(super) number: DeviceNumber,
 }
 
+/// Whether a disk is read again to see that it is the pool it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It was read before and has not been taken out since.
+    Known,
+    /// It is read now: something is to be written there.
+    ReadNow,
+}
+
 /// Finds a pool by its id, and sees that the extents are in it.
-pub(super) fn pool(root: &Path, wanted: &Wanted<'_>) -> Result<PoolDevice, ClassError> {
+pub(super) fn pool(
+    pools: &Pools,
+    wanted: &Wanted<'_>,
+    trust: Trust,
+) -> Result<PoolDevice, ClassError> {
     let doing = || format!("find pool {}", wanted.pool);
     let look = || -> Result<PoolDevice, String> {
-        let (pools, failed) = Look::new(root)
-            .and_then(|look| look.pools())
-            .map_err(|error| Chain(&error).to_string())?;
-        let Some(pool) = pools.iter().find(|pool| pool.id() == wanted.pool) else {
-            let others: Vec<String> =
-                failed.iter().map(|error| Chain(error as &ClaimError).to_string()).collect();
-            return Err(format!("no disk is that pool; {}", others.join("; ")));
-        };
+        let pool = match trust {
+            Trust::Known => pools.find(wanted.pool),
+            Trust::ReadNow => pools.find_again(wanted.pool),
+        }?;
         let part = pool.volumes().map_err(|error| error.to_string())?;
         let length = pool.layout.pool_length();
         if part.size < length {

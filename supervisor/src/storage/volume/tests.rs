@@ -5,6 +5,7 @@ use bulkhead_api::resource::EXTENT;
 
 use super::record::{Stage, VolumeRecord};
 use super::*;
+use crate::class::Progress;
 
 fn order(extents: Vec<Extent>) -> Order {
     Order {
@@ -13,6 +14,7 @@ fn order(extents: Vec<Extent>) -> Order {
         instance: InstanceKind::Container,
         first_id: 100_000,
         weaker_erase: false,
+        progress: Progress::default(),
     }
 }
 
