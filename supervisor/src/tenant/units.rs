@@ -108,6 +108,8 @@ pub fn service(
         ("KillMode", Variant::from("control-group")),
         ("TimeoutStopUSec", Variant::from(STOP_S * SECOND_US)),
         ("DevicePolicy", Variant::from("closed")),
+        // The slice's bound holds: systemd's own for a service is a share of what the host may have, which is less on a small one.
+        ("TasksMax", bound(None)),
         ("LimitCORE", Variant::from(0_u64)),
         ("StandardInputFile", text(&dir.stdin())),
         ("StandardOutputFileToAppend", text(&dir.log())),
@@ -181,6 +183,14 @@ mod tests {
         let devices = with_devices(None, &gpu, "DeviceAllow").unwrap();
         assert!(devices.contains("/dev/char/195:0") && !devices.contains("kvm"), "{devices}");
         assert!(with_devices(None, &gpu, "DevicePolicy").unwrap().contains("closed"));
+    }
+
+    #[test]
+    fn processes_are_bounded_by_the_slice_alone() {
+        assert_eq!(property(None, "TasksMax").unwrap(), format!("{:?}", Variant::from(u64::MAX)));
+        let of_slice = slice(&id("vm-a"), &Limits { tasks: Some(4096), ..Limits::default() });
+        let bound = of_slice.into_iter().find(|(name, _)| *name == "TasksMax").unwrap().1;
+        assert_eq!(bound, Variant::from(4096_u64));
     }
 
     #[test]
