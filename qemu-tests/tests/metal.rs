@@ -14,7 +14,7 @@ use bulkhead_api::receipt::Receipt;
 use bulkhead_api::resource::Resource;
 use bulkhead_image::cpio;
 use bulkhead_image::layout::Layout;
-use bulkhead_image::oci::Entry;
+use bulkhead_image::oci::{self, Entry};
 use bulkhead_image::toolbox;
 use bulkhead_qemu_tests::artifacts::Workspace;
 use bulkhead_qemu_tests::fixture::{BOOT, SOON, Scene, dark_scene, lease, until};
@@ -70,11 +70,14 @@ fn tenant_image(name: &str) -> Result<()> {
     }
     let uki = tenant_os::uki(&layout, &work, &initrd.finish()?)?;
     fs::remove_dir_all(inside)?;
-    tenant_os::publish(
-        &layout,
-        name,
-        &[Entry::Folder("boot/", 0o755), Entry::File("boot/uki.efi", 0o644, &uki)],
-    )
+    let layer =
+        oci::layer(&[Entry::Folder("boot/", 0o755), Entry::File("boot/uki.efi", 0o644, &uki)])?;
+    let folder = layout.out.join("oci").join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    oci::write(&folder, &layer, None)?;
+    Ok(())
 }
 
 fn metal(image: &str) -> Value {

@@ -1,21 +1,12 @@
 //! A lease that runs a virtual machine: what its guest sees, how it is kept in, and how it ends.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
-mod tenant_os;
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bulkhead_api::lease::LeasePhase;
-use bulkhead_image::layout::Layout;
-use bulkhead_image::oci::Entry;
-use bulkhead_image::toolbox;
-use bulkhead_qemu_tests::artifacts::Workspace;
-use bulkhead_qemu_tests::fixture::{BOOT, SOON, Scene, lease, scene, until};
+use bulkhead_qemu_tests::fixture::{SOON, Scene, lease, scene, until};
 use bulkhead_qemu_tests::guest::Guest;
-use bulkhead_qemu_tests::qemu::Tree;
 use serde_json::{Value, json};
 
 /// The console's file while the lease is there, and what is kept of it after.
@@ -51,9 +42,9 @@ fn threads(guest: &mut Guest, pid: u32) -> Result<Vec<(String, BTreeSet<u32>)>> 
         .collect()
 }
 
-fn console(scene: &Scene<'_>, text: &str, soon: Duration) -> Result<String> {
+fn console(scene: &Scene<'_>, text: &str) -> Result<String> {
     let mut log = String::new();
-    let found = until(&format!("{text} on the guest's console"), soon, || {
+    let found = until(&format!("{text} on the guest's console"), SOON, || {
         // A host that is emulated may be too busy with its guest to answer in time.
         log = scene.running.bulkhead(["logs", "demo/guest"]).unwrap_or(log.clone());
         Ok(log.contains(text).then_some(()))
@@ -76,7 +67,7 @@ fn a_virtual_machine_runs_in_its_leases_jail_on_its_leases_cpus_and_is_switched_
         assert_eq!(holding.cpus.len(), 2);
 
         // What the guest says of itself.
-        let log = console(scene, "demo guest tick 2", SOON)?;
+        let log = console(scene, "demo guest tick 2")?;
         assert!(log.contains("demo guest running on 2 cpus"), "{log}");
 
         let shell = &mut host.guest;
@@ -153,68 +144,30 @@ fn an_image_without_disk_or_kernel_is_refused_by_name_and_holds_no_machine() -> 
     })
 }
 
-/// What the demo machine boots, out of its image.
-const DEMO_INITRD: &str = r#"layer=$(ls -S oci/demo-vm/blobs/sha256/* | head -n 1)
-tar -xzf "$layer" -O boot/initrd > "$1/demo-initrd""#;
-
-/// An image with a disk: the demo machine's system as a UKI, where a firmware looks on a disk that it does not know.
-fn disk_image(name: &str) -> Result<()> {
-    let workspace = Workspace::find()?;
-    let layout = Layout::new(&workspace.root, &workspace.target.join("image"));
-    let work = format!("work/{name}.{}", std::process::id());
-    let inside = layout.out.join(&work);
-    let boot = inside.join("esp/EFI/BOOT");
-    fs::create_dir_all(&boot)?;
-    toolbox::run(&layout, DEMO_INITRD, &[&work])?;
-    let uki = tenant_os::uki(&layout, &work, &fs::read(inside.join("demo-initrd"))?)?;
-    fs::write(boot.join("BOOTX64.EFI"), uki)?;
-    let disk = inside.join("os.qcow2");
-    let folder = format!("fat:16:{}", inside.join("esp").display());
-    let convert = Tree::at(layout.out.join("qemu"))?.command("qemu-img")?;
-    convert.args(["convert", "-f", "vvfat", "-O", "qcow2", "-c", &folder]).arg(&disk).run()?;
-    let disk = fs::read(&disk)?;
-    let entries = [Entry::Folder("disk/", 0o755), Entry::File("disk/os.qcow2", 0o644, &disk)];
-    tenant_os::publish(&layout, name, &entries)?;
-    fs::remove_dir_all(inside)?;
-    Ok(())
-}
-
-/// Both kinds of machine, with all that a lease can give them but devices.
 #[test]
-fn a_virtual_machine_boots_a_disk_by_its_firmware_and_has_its_volume_and_its_huge_pages()
--> Result<()> {
-    disk_image("disk-vm")?;
-    scene("vm-disk", |scene, host| {
-        for (image, machine_is) in [("demo-vm", "microvm"), ("disk-vm", "q35,")] {
-            let mut document = machine("guest", image, &[]);
-            document["spec"]["volumes"] = json!([{ "name": "scratch", "size": "64Mi" }]);
-            // The firmware and a kernel that it starts do not fit into less.
-            document["spec"]["memory"] = json!("192Mi");
-            document["spec"]["hugepages"] = json!({ "pageSize": "2Mi", "amount": "192Mi" });
-            scene.running.apply(&document)?;
-            let running = scene.await_phase("guest", LeasePhase::Running, SOON)?.status.unwrap();
-            let held = running.holding.unwrap();
-            assert_eq!(held.volumes.len(), 1);
-            let pages = held.hugepages.unwrap().pages;
-            assert_eq!(pages.iter().map(|node| node.pages).sum::<u64>(), 96);
-            let log = console(scene, "demo guest tick 1", BOOT * 2)?;
-            // The last MiB is the host's, to tell the place by when it is erased.
-            assert!(log.contains("has disk vd") && log.contains(" of 63 MiB"), "{log}");
+fn a_virtual_machine_has_its_volume_and_its_memory_is_its_leases_huge_pages() -> Result<()> {
+    scene("vm-volume", |scene, host| {
+        let mut document = machine("guest", "demo-vm", &[]);
+        document["spec"]["volumes"] = json!([{ "name": "scratch", "size": "64Mi" }]);
+        document["spec"]["hugepages"] = json!({ "pageSize": "2Mi", "amount": "128Mi" });
+        scene.running.apply(&document)?;
+        let held = scene.await_phase("guest", LeasePhase::Running, SOON)?.status.unwrap().holding;
+        let held = held.unwrap();
+        assert_eq!(held.volumes.len(), 1);
+        let pages = held.hugepages.unwrap().pages;
+        assert_eq!(pages.iter().map(|node| node.pages).sum::<u64>(), 64);
+        let log = console(scene, "demo guest tick 1")?;
+        // The last MiB is the host's, to tell the place by when it is erased.
+        assert!(log.contains("has disk vda of 63 MiB"), "{log}");
+        let free = "cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages";
+        let free = host.guest.run(free)?;
+        let free: u64 = free.lines().map(|count| count.parse::<u64>().unwrap()).sum();
+        assert_eq!(free, 0, "the guest's memory is in its lease's pages");
 
-            let pid = running.pid.unwrap();
-            let shell = &mut host.guest;
-            let line = shell.run(&format!("tr '\\0' ' ' < /proc/{pid}/cmdline"))?;
-            assert!(line.contains(&format!("-machine {machine_is}")), "{line}");
-            let taken =
-                "cat /sys/devices/system/node/node*/hugepages/hugepages-2048kB/free_hugepages";
-            let free: u64 = shell.run(taken)?.lines().map(|n| n.parse::<u64>().unwrap()).sum();
-            assert_eq!(free, 0, "the guest's memory is in its lease's pages");
-
-            scene.running.bulkhead(["delete", "lease", "demo/guest", "--wait"])?;
-            let receipts = host.guest.run("bulkhead host receipts --lease demo/guest")?;
-            for resource in ["huge pages", "volume"] {
-                assert!(receipts.contains(resource), "{receipts}");
-            }
+        scene.running.bulkhead(["delete", "lease", "demo/guest", "--wait"])?;
+        let receipts = host.guest.run("bulkhead host receipts --lease demo/guest")?;
+        for resource in ["huge pages", "volume"] {
+            assert!(receipts.contains(resource), "{receipts}");
         }
         Ok(())
     })

@@ -1,10 +1,9 @@
-//! Systems of tenants, for leases that boot one: made in the toolbox, put among the site's images.
+//! Systems of tenants, for leases that boot one.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 use bulkhead_image::layout::Layout;
-use bulkhead_image::oci::{self, Entry};
 use bulkhead_image::toolbox;
 
 /// A panic ends a machine, so that what is wrong is seen on its console.
@@ -17,15 +16,4 @@ pub(crate) fn uki(layout: &Layout, work: &str, initrd: &[u8]) -> Result<Vec<u8>>
     fs::write(inside.join("initrd"), initrd).context("write the tenant's initrd")?;
     toolbox::run(layout, UKI, &[work])?;
     fs::read(inside.join("uki.efi")).context("read the tenant's UKI")
-}
-
-/// Puts an image of one layer among those that sites of the lab serve, in place of one of the same name.
-pub(crate) fn publish(layout: &Layout, name: &str, entries: &[Entry<'_>]) -> Result<()> {
-    let layer = oci::layer(entries)?;
-    let folder = layout.out.join("oci").join(name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-    }
-    oci::write(&folder, &layer, None)?;
-    Ok(())
 }
