@@ -39,7 +39,7 @@ pub struct LedgerResource {
     pub clean: bool,
 }
 
-/// Asks for a repair of the ledger (`POST /v1/ledger/repair`).
+/// Asks for a repair of the ledger (`POST /v1/ledger/repair`), or of the receipts (`POST /v1/receipts/repair`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RepairOrder {
@@ -61,6 +61,21 @@ pub struct Repair {
     pub kept: Option<PathBuf>,
     /// What the new one holds: every lease of it is taken back, and granted anew where it is still wanted.
     pub ledger: Ledger,
+}
+
+/// What a repair of the chain of receipts did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiptsRepair {
+    /// It was done; else nothing was changed.
+    pub applied: bool,
+    /// What is wrong with the chain, a sentence.
+    pub problem: String,
+    /// Files of the damaged chain, the damaged ones among them.
+    pub receipts: u64,
+    /// The directory in which they are kept; absent where nothing was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<PathBuf>,
 }
 
 /// Asks for another erase of what is in quarantine (`POST /v1/quarantine/retry`).

@@ -1,6 +1,7 @@
 //! Ids and units: what is read, what is refused with which words, and that text reads back to the value.
 
 use bulkhead_api::id::{HostId, MacAddr, SystemUuid, TenantName, TicketSecret};
+use bulkhead_api::lease::LeaseSpec;
 use bulkhead_api::units::Bytes;
 use proptest::prelude::*;
 
@@ -65,6 +66,14 @@ fn a_size_has_a_binary_unit_or_none() {
 #[test]
 fn a_ticket_is_not_shown_by_debug() {
     assert!(!format!("{:?}", TicketSecret::new("secret".to_owned())).contains("secret"));
+}
+
+#[test]
+fn a_virtual_machine_is_counted_with_its_tables() {
+    let overhead = |mib: u64| LeaseSpec::vm_overhead(Bytes::new(mib << 20)).get() >> 20;
+    assert_eq!([overhead(0), overhead(64), overhead(256), overhead(257)], [160, 161, 161, 162]);
+    assert_eq!(overhead(1 << 20), 160 + 4096, "a guest of a tebibyte");
+    assert!(LeaseSpec::vm_overhead(Bytes::new(u64::MAX)) > Bytes::new(1 << 55));
 }
 
 proptest! {

@@ -232,6 +232,9 @@ pub enum HostVerb {
         /// The supervisor.
         #[command(flatten)]
         at: SocketArgs,
+        /// What to do about them; nothing shows them.
+        #[command(subcommand)]
+        verb: Option<ReceiptsVerb>,
         /// How to show it; JSON is what verify reads
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
@@ -281,6 +284,17 @@ pub enum QuarantineVerb {
     Retry {
         /// The resource as the list shows it, or a part of that which no other has
         resource: Option<String>,
+    },
+}
+
+/// What to do about receipts.
+#[derive(Debug, Subcommand)]
+pub enum ReceiptsVerb {
+    /// Put a damaged chain aside, so that a new one begins; nothing that was held is given out without a receipt of it
+    Repair {
+        /// Do it; without it, only what would be done is shown
+        #[arg(long)]
+        yes: bool,
     },
 }
 

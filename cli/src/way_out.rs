@@ -218,7 +218,7 @@ const STATE: Ways = &[
     ("ReceiptUnsigned", "it is tried again; if it stays, reboot the host so that it enrols anew"),
     (
         "ReceiptsDamaged",
-        "keep the receipts elsewhere, move their directory away, reboot the host: a new chain begins",
+        "bulkhead host receipts repair on the host keeps the damaged chain beside and begins a new one",
     ),
     (
         "ReceiptsUnwritable",

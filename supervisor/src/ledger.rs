@@ -115,13 +115,34 @@ pub struct Entry {
     /// Which of its resources have a receipt: others may hold them.
     #[serde(default)]
     pub clean: BTreeSet<Resource>,
+    /// The CPU of which its user ids are made, where that is not the lowest that it holds: of what was found without a
+    /// record, and has other CPUs now than when it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids_of: Option<u32>,
 }
 
 impl Entry {
+    /// The CPU of which its user ids are made ([`crate::tenant::bundle::first_id`]); none without CPUs.
+    #[must_use]
+    pub fn id_cpu(&self) -> Option<u32> {
+        self.ids_of.or_else(|| self.holding.cpus.first().copied())
+    }
+
+    /// What nobody else can have yet: all of its holding that has no receipt, and until everything has one the CPU of which
+    /// its ids are made. Files on a volume that is still dirty are the same ids', and whoever had that CPU would have those.
+    #[must_use]
+    pub fn kept(&self) -> Holding {
+        let mut kept = self.holding.without(&self.clean);
+        if !self.holding.resources().iter().all(|resource| self.clean.contains(resource)) {
+            kept.cpus.extend(self.id_cpu());
+        }
+        kept
+    }
+
     /// What a lease that is granted holds.
     #[must_use]
     pub fn granted(id: LeaseId, spec: LeaseSpec, holding: Holding) -> Self {
-        Self { id, spec, holding, releasing: false, clean: BTreeSet::new() }
+        Self { id, spec, holding, releasing: false, clean: BTreeSet::new(), ids_of: None }
     }
 }
 
@@ -140,7 +161,7 @@ impl Ledger {
     /// What cannot be given out: what leases hold, without what has a receipt, and what nobody gets.
     #[must_use]
     pub fn taken(&self) -> Taken {
-        let left = |entry: &Entry| (entry.id.clone(), entry.holding.without(&entry.clean));
+        let left = |entry: &Entry| (entry.id.clone(), entry.kept());
         let quarantined = self.quarantine.iter().map(|kept| kept.resource.clone());
         Taken { held: self.entries.iter().map(left).collect(), quarantined: quarantined.collect() }
     }

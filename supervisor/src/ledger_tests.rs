@@ -53,6 +53,18 @@ fn kept() -> (TempDir, PathBuf) {
 }
 
 #[test]
+fn the_cpu_of_which_ids_are_made_is_kept_until_all_else_is_clean() {
+    let mut entry = Entry { releasing: true, ..entry("ids", &[2, 3]) };
+    assert_eq!((entry.kept(), entry.id_cpu()), (entry.holding.clone(), Some(2)));
+    entry.clean.insert(Resource::Cpu { cpus: [2, 3].into() });
+    assert_eq!(entry.kept().cpus, [2].into(), "memory is dirty");
+    let strange = Entry { ids_of: Some(7), ..entry.clone() };
+    assert_eq!(strange.kept().cpus, [7].into(), "found with the ids of another one");
+    entry.clean.extend(entry.holding.resources());
+    assert_eq!(entry.kept(), Holding::default());
+}
+
+#[test]
 fn a_stored_ledger_reads_back_and_an_absent_one_is_empty() {
     let (dir, path) = kept();
     assert_eq!(load(&path).unwrap(), full());
@@ -85,7 +97,7 @@ fn what_has_a_receipt_is_free_though_its_lease_holds_the_rest() {
     let cpus = Resource::Cpu { cpus: held.holding.cpus.clone() };
     ledger.cleaned(&held.id, &cpus);
     let left = &ledger.taken().held[&held.id];
-    assert_eq!((left.cpus.len(), left.memory), (0, held.holding.memory));
+    assert_eq!((&left.cpus, left.memory), (&[1].into(), held.holding.memory), "1: of its ids");
     assert!(!ledger.dirty(ledger.entry(&held.id).unwrap()).contains(&cpus));
 }
 

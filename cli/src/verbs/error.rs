@@ -96,9 +96,12 @@ pub enum VerbError {
         /// Those that it may mean; empty where it means none.
         known: Vec<String>,
     },
-    /// A repair of the ledger that was only shown.
+    /// A repair that was only shown.
     #[error("nothing was changed")]
-    OnlyShown,
+    OnlyShown {
+        /// The command that does it.
+        command: &'static str,
+    },
     /// The host's leases share something.
     #[error("the host's leases are not isolated: {violations} {}", if *violations == 1 { "violation" } else { "violations" })]
     NotIsolated {
@@ -204,7 +207,7 @@ impl VerbError {
             | Self::Show { .. }
             | Self::Some { .. }
             | Self::NoFit { .. }
-            | Self::OnlyShown
+            | Self::OnlyShown { .. }
             | Self::NotIsolated { .. }
             | Self::NoRecord { .. }
             | Self::NothingToVerify { .. }
@@ -235,9 +238,7 @@ impl VerbError {
                 [] => Some("bulkhead host quarantine lists them".to_owned()),
                 known => Some(format!("one of: {}", known.join("; "))),
             },
-            Self::OnlyShown => {
-                Some("bulkhead host ledger repair --yes does what is shown".to_owned())
-            }
+            Self::OnlyShown { command } => Some(format!("{command} --yes does what is shown")),
             Self::Fault(_)
             | Self::Explain(_)
             | Self::Name(_)

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::error::VerbError;
 use super::get::pretty;
 use super::ledger;
-use crate::args::{Format, HostVerb, LedgerVerb, QuarantineVerb};
+use crate::args::{Format, HostVerb, LedgerVerb, QuarantineVerb, ReceiptsVerb};
 use crate::console::Console;
 use crate::local;
 use crate::view::host::page;
@@ -45,7 +45,10 @@ pub(super) fn host(verb: &HostVerb, console: &mut Console) -> Result<(), VerbErr
             })
         }
         HostVerb::Prove { at, output, chain } => prove(&at.socket, *output, *chain, console),
-        HostVerb::Receipts { at, output, lease } => {
+        HostVerb::Receipts { verb: Some(ReceiptsVerb::Repair { yes }), at, .. } => {
+            ledger::repair_receipts(&at.socket, *yes, console)
+        }
+        HostVerb::Receipts { verb: None, at, output, lease } => {
             receipts(&at.socket, *output, lease.as_deref(), console)
         }
         HostVerb::Quarantine { verb: Some(QuarantineVerb::Retry { resource }), at, .. } => {

@@ -1,8 +1,9 @@
-//! `host ledger` and `host quarantine`: who holds what on this very host, and what nobody gets.
+//! `host ledger`, `host quarantine` and `host receipts repair`: who holds what on this very host, what nobody gets, and
+//! what to do where that is damaged.
 
 use std::path::Path;
 
-use bulkhead_api::local::{Repair, RepairOrder, Retry, RetryOrder};
+use bulkhead_api::local::{ReceiptsRepair, Repair, RepairOrder, Retry, RetryOrder};
 use bulkhead_api::resource::Quarantined;
 use bulkhead_api::status::HostStatus;
 
@@ -55,7 +56,27 @@ pub(super) fn repair(socket: &Path, yes: bool, console: &mut Console) -> Result<
     let done: Repair = local::order(socket, "/v1/ledger/repair", &order)?;
     let text = view::repair(&done, console.now());
     console.print(format_args!("{text}"))?;
-    if done.applied { Ok(()) } else { Err(VerbError::OnlyShown) }
+    if done.applied {
+        Ok(())
+    } else {
+        Err(VerbError::OnlyShown { command: "bulkhead host ledger repair" })
+    }
+}
+
+/// Puts a damaged chain of receipts aside, or shows what is wrong with it.
+pub(super) fn repair_receipts(
+    socket: &Path,
+    yes: bool,
+    console: &mut Console,
+) -> Result<(), VerbError> {
+    let order = RepairOrder { apply: yes };
+    let done: ReceiptsRepair = local::order(socket, "/v1/receipts/repair", &order)?;
+    console.print(format_args!("{}", view::receipts(&done)))?;
+    if done.applied {
+        Ok(())
+    } else {
+        Err(VerbError::OnlyShown { command: "bulkhead host receipts repair" })
+    }
 }
 
 fn kept(socket: &Path) -> Result<Vec<Quarantined>, VerbError> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use bulkhead_api::local::{Ledger, Repair};
+use bulkhead_api::local::{Ledger, ReceiptsRepair, Repair};
 use bulkhead_api::resource::Quarantined;
 use bulkhead_api::time::Timestamp;
 
@@ -40,6 +40,22 @@ pub fn repair(repair: &Repair, now: Timestamp) -> String {
     )
     .unwrap_or_default();
     out
+}
+
+/// What a repair of the receipts did, or would do.
+#[must_use]
+pub fn receipts(repair: &ReceiptsRepair) -> String {
+    let mut page = Page::default();
+    page.field("Problem", &repair.problem);
+    let kept = repair.kept.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    page.field("Kept as", kept);
+    let (put, begins) = match repair.applied {
+        true => ("was put aside", "begins"),
+        false => ("would be put aside", "would begin"),
+    };
+    let files = repair.receipts;
+    page.field("Receipts", format!("the chain of {files} {put}, a new one {begins}"));
+    page.finish()
 }
 
 fn tables(page: &mut Page, ledger: &Ledger, now: Timestamp) {

@@ -172,6 +172,40 @@ fn a_repair_is_shown_before_it_is_done() {
 }
 
 #[test]
+fn a_repair_of_the_receipts_is_shown_before_it_is_done() {
+    let damaged = |socket: &Path| {
+        let answer = async |body: String| {
+            let order: RepairOrder = serde_json::from_str(&body).unwrap();
+            let mut repair = json!({
+                "applied": order.apply,
+                "problem": "the receipt /state/receipts/0000000003.json is damaged (EOF)",
+                "receipts": 7,
+            });
+            if order.apply {
+                repair["kept"] = "/state/receipts.damaged-1".into();
+            }
+            repair.to_string()
+        };
+        serve(socket, Router::new().route("/v1/receipts/repair", post(answer)))
+    };
+    let said = ask(damaged, &["host", "receipts", "repair"]);
+    assert_eq!(said.status, 1, "{}", said.all);
+    expect![[r#"
+        Problem:      the receipt /state/receipts/0000000003.json is damaged (EOF)
+        Receipts:     the chain of 7 would be put aside, a new one would begin
+        error: nothing was changed
+          help: bulkhead host receipts repair --yes does what is shown
+    "#]]
+    .assert_eq(&said.all);
+    expect![[r#"
+        Problem:      the receipt /state/receipts/0000000003.json is damaged (EOF)
+        Kept as:      /state/receipts.damaged-1
+        Receipts:     the chain of 7 was put aside, a new one begins
+    "#]]
+    .assert_eq(&ask(damaged, &["host", "receipts", "repair", "--yes"]).ok());
+}
+
+#[test]
 fn a_ledger_that_is_whole_is_not_repaired() {
     let whole = |socket: &Path| {
         let refusal =

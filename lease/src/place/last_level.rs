@@ -107,12 +107,13 @@ impl<'a> Ways<'a> {
         })
     }
 
-    /// Rounded up to a step that the processor has: `min_bandwidth + N * bandwidth_gran`.
+    /// Rounded up to a step that the processor has: `min_bandwidth + N * bandwidth_gran`. All of it is no bound.
     fn bandwidth(&self) -> Option<u8> {
-        let (wanted, least) = (self.share.bandwidth_percent?, self.resctrl.min_bandwidth_percent?);
+        let wanted = self.share.bandwidth_percent.filter(|percent| *percent < 100)?;
+        let least = self.resctrl.min_bandwidth_percent?;
         let step = self.resctrl.bandwidth_step_percent.max(1);
         let steps = wanted.saturating_sub(least).div_ceil(step);
-        Some(least.saturating_add(steps.saturating_mul(step)).min(100))
+        Some(least.saturating_add(steps.saturating_mul(step))).filter(|percent| *percent < 100)
     }
 }
 

@@ -7,7 +7,7 @@
 //! An answer is never about half a step.
 
 use bulkhead_api::inventory::Inventory;
-use bulkhead_api::local::{Repair, Retry};
+use bulkhead_api::local::{ReceiptsRepair, Repair, Retry};
 use bulkhead_api::resource::Resource;
 use bulkhead_api::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +30,13 @@ pub enum Ask {
         /// The answer.
         reply: oneshot::Sender<Result<Repair, Declined>>,
     },
+    /// Put a damaged chain of receipts aside, so that a new one begins.
+    RepairReceipts {
+        /// Do it; else only say what is wrong.
+        apply: bool,
+        /// The answer.
+        reply: oneshot::Sender<Result<ReceiptsRepair, Declined>>,
+    },
     /// Erase what is in quarantine again, in the next pass.
     RetryQuarantine {
         /// Only this; absent = all of it.
@@ -45,6 +52,9 @@ pub enum Declined {
     /// There is nothing to repair.
     #[error("the ledger is whole: nothing is repaired")]
     LedgerWhole,
+    /// There is nothing to repair.
+    #[error("the chain of receipts is whole: nothing is repaired")]
+    ReceiptsWhole,
     /// The resource is not in quarantine.
     #[error("{0} is not in quarantine: see bulkhead host quarantine")]
     NotInQuarantine(Resource),
@@ -62,6 +72,7 @@ impl Ask {
         // Whoever does not wait for it any more needs no answer.
         match self {
             Self::RepairLedger { reply, .. } => drop(reply.send(Err(why))),
+            Self::RepairReceipts { reply, .. } => drop(reply.send(Err(why))),
             Self::RetryQuarantine { reply, .. } => drop(reply.send(Err(why))),
         }
     }
@@ -73,6 +84,9 @@ pub async fn answer(ask: Ask, tenants: &mut Tenants, inventory: &Inventory, now:
         Ask::RepairLedger { apply, reply } => {
             // Whoever does not wait for it any more finds it in the events.
             let _ = reply.send(tenants.repair_ledger(apply, inventory, now).await);
+        }
+        Ask::RepairReceipts { apply, reply } => {
+            let _ = reply.send(tenants.repair_receipts(apply).await);
         }
         Ask::RetryQuarantine { resource, reply } => {
             let _ = reply.send(tenants.erase_again(resource.as_ref()));

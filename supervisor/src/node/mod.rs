@@ -228,7 +228,9 @@ impl Node {
         if self.observed {
             wake = wake.min(self.said + LOOK);
         }
-        if self.hardware_known && matches!(self.seat, Seat::Idle(_) | Seat::Absent) {
+        // A host whose state cannot be used has no passes: waiting for one would be a loop without rest.
+        let passes = !matches!(self.state.home, Home::Closed(_));
+        if passes && self.hardware_known && matches!(self.seat, Seat::Idle(_) | Seat::Absent) {
             wake = wake.min(self.pass_at());
         }
         let hardware = self.hardware_due.map_or(wake, |due| wake.min(due));

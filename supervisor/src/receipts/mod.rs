@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The last [`KEPT`] are kept. The newest is the head of the chain: where it cannot be read nothing is appended, so
-//! that nothing is given out again, until somebody looked. A chain that is lost with its state begins anew.
+//! that nothing is given out again, until somebody looked ([`repair`]). A chain that is lost with its state begins anew.
 
+pub mod repair;
 pub mod shelf;
 
 use std::path::PathBuf;
@@ -47,8 +48,8 @@ pub enum ReceiptError {
     Shelf(#[source] ShelfError),
     /// The head of the chain is not one.
     #[error(
-        "the newest receipt, {path}, is damaged ({why}): nothing that was held is given out again; look at the \
-         receipts, then move their directory away and reboot the host: a new chain begins"
+        "the newest receipt, {path}, is damaged ({why}): nothing that was held is given out again; `bulkhead host \
+         receipts repair` on this host keeps the chain beside and begins a new one"
     )]
     Damaged {
         /// Its file.
@@ -130,7 +131,7 @@ impl Receipts {
     /// [`ReceiptError`].
     pub fn append(&self, sanitised: Sanitised) -> Result<Kept, ReceiptError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let Sanitised { boot, lease, resource, erased, started, finished } = sanitised;
+        let Sanitised { boot, lease, resource, mut erased, started, finished } = sanitised;
         if erased.methods.is_empty() || erased.evidence.is_empty() {
             return Err(ReceiptError::Empty(resource));
         }
@@ -139,7 +140,10 @@ impl Receipts {
         let head = self.head(&identity.named.host)?;
         let (sequence, previous) = match &head {
             Some((signed, last)) => (last.sequence.saturating_add(1), Some(signed.digest())),
-            None => (1, None),
+            None => {
+                erased.evidence.extend(self.before());
+                (1, None)
+            }
         };
         // The clock may be set back; receipts are in the order in which they were made.
         let finished = finished.max(started);

@@ -59,6 +59,12 @@ impl<R: Record> Shelf<R> {
         Self { dir, record: PhantomData }
     }
 
+    /// Where they are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Numbers of the records that are there, ascending. Other files are left alone.
     ///
     /// # Errors

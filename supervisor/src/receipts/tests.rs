@@ -8,6 +8,7 @@ use bulkhead_api::receipt::{Evidence, verify_chain};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::repair::RepairError;
 use super::*;
 use crate::testing::{Authority, host_id};
 use crate::uplink::identity::Named;
@@ -148,15 +149,45 @@ fn a_damaged_head_stops_everything_and_says_the_way_out() {
     }
     let text = receipts.append(sanitised("a", 1)).unwrap_err().to_string();
     assert!(text.contains("0000000002.json, is damaged (EOF while parsing"), "{text}");
-    assert!(
-        text.ends_with("then move their directory away and reboot the host: a new chain begins")
-    );
+    assert!(text.ends_with("keeps the chain beside and begins a new one"), "{text}");
     // One that is whole and elsewhere in the chain, or another host's, is no head either.
     fs::copy(host.file(1), host.file(2)).unwrap();
     let text = receipts.append(sanitised("a", 1)).unwrap_err().to_string();
     assert!(text.contains("(it holds receipt 1)"), "{text}");
     fs::rename(host.paths().receipts(), host.dir.path().join("away")).unwrap();
     assert_eq!(receipts.append(sanitised("a", 2)).unwrap().sequence, 1);
+}
+
+#[test]
+fn a_damaged_chain_is_put_aside_on_request_and_the_next_one_says_so() {
+    let host = Host::new();
+    let receipts = host.receipts(KEPT);
+    assert!(matches!(receipts.repair(true), Err(RepairError::Whole)), "there is none");
+    for round in 1..=2 {
+        // First the newest, then one in the middle, which keeps nobody from appending.
+        for _ in 0..3 {
+            receipts.append(sanitised("a", 1)).unwrap();
+        }
+        assert!(matches!(receipts.repair(true), Err(RepairError::Whole)));
+        let damaged = fs::read(host.file(4 - round)).unwrap();
+        fs::write(host.file(4 - round), b"{").unwrap();
+        let shown = receipts.repair(false).unwrap();
+        assert_eq!((shown.applied, shown.receipts, &shown.kept), (false, 3, &None));
+        assert!(shown.problem.contains(".json"), "{}", shown.problem);
+        assert!(host.file(1).exists(), "only shown");
+        let kept = receipts.repair(true).unwrap().kept.unwrap();
+        assert!(kept.ends_with(format!("receipts.damaged-{round}")), "{}", kept.display());
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), 3);
+        fs::write(kept.join(format!("{:010}.json", 4 - round)), damaged).unwrap();
+        let old = Shelf::<Receipt>::new(kept).all().unwrap();
+        assert_eq!(verify_chain(&old, host.authority.ca_pem()).unwrap().len(), 3);
+        assert_eq!(receipts.append(sanitised("a", 1)).unwrap().sequence, 1);
+        let chain = verify_chain(&receipts.all(None).unwrap(), host.authority.ca_pem()).unwrap();
+        let said = chain[0].evidence.last().unwrap();
+        let found = format!("damaged, kept as receipts.damaged-{round}; a new chain begins here");
+        assert_eq!((said.what.as_str(), &said.found), ("receipts before this one", &found));
+        fs::remove_file(host.file(1)).unwrap();
+    }
 }
 
 #[test]

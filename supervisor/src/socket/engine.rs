@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use bulkhead_api::chain::Chain;
 use bulkhead_api::document::from_json;
-use bulkhead_api::local::{Ledger, Repair, RepairOrder, Retry, RetryOrder};
+use bulkhead_api::local::{Ledger, ReceiptsRepair, Repair, RepairOrder, Retry, RetryOrder};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
@@ -35,6 +35,14 @@ pub(super) async fn ledger(State(view): State<View>) -> Answer<Ledger> {
 pub(super) async fn repair(State(view): State<View>, body: Bytes) -> Answer<Repair> {
     let RepairOrder { apply } = order(&body)?;
     ask(&view, |reply| Ask::RepairLedger { apply, reply }).await
+}
+
+pub(super) async fn repair_receipts(
+    State(view): State<View>,
+    body: Bytes,
+) -> Answer<ReceiptsRepair> {
+    let RepairOrder { apply } = order(&body)?;
+    ask(&view, |reply| Ask::RepairReceipts { apply, reply }).await
 }
 
 pub(super) async fn retry(State(view): State<View>, body: Bytes) -> Answer<Retry> {
@@ -74,6 +82,7 @@ impl From<Declined> for Refused {
     fn from(declined: Declined) -> Self {
         let (status, reason) = match &declined {
             Declined::LedgerWhole => (StatusCode::CONFLICT, "LedgerWhole"),
+            Declined::ReceiptsWhole => (StatusCode::CONFLICT, "ReceiptsWhole"),
             Declined::NotInQuarantine(_) => (StatusCode::NOT_FOUND, "NotFound"),
             Declined::NotNow(_) => (StatusCode::CONFLICT, "NotNow"),
             Declined::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),

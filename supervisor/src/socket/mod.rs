@@ -12,6 +12,7 @@
 //! | `GET /v1/receipts` | list of [`SignedReceipt`], oldest first; with `?lease=TENANT/NAME` those of one lease |
 //! | `GET /v1/ledger` | [`Ledger`]: who holds what, and what is clean |
 //! | `POST /v1/ledger/repair` | [`RepairOrder`]; [`Repair`], what was done or would be |
+//! | `POST /v1/receipts/repair` | [`RepairOrder`]; [`ReceiptsRepair`], what was done or would be |
 //! | `POST /v1/quarantine/retry` | [`RetryOrder`]; [`Retry`], what the next pass erases again |
 //!
 //! Whoever is not root gets 403 and [`ApiError`]. The socket is open to everybody so that the reply can say
@@ -23,6 +24,7 @@
 //! [`Ledger`]: bulkhead_api::local::Ledger
 //! [`RepairOrder`]: bulkhead_api::local::RepairOrder
 //! [`Repair`]: bulkhead_api::local::Repair
+//! [`ReceiptsRepair`]: bulkhead_api::local::ReceiptsRepair
 //! [`RetryOrder`]: bulkhead_api::local::RetryOrder
 //! [`Retry`]: bulkhead_api::local::Retry
 //! [`ReportedLease`]: bulkhead_api::lease::ReportedLease

@@ -35,14 +35,14 @@ pub(super) fn routes(view: View) -> Router {
     let absent = |uri: Uri| async move {
         not_found(format!(
             "{}: expected /v1/host, /v1/leases, /v1/leases/TENANT/NAME, /v1/leases/TENANT/NAME/log, \
-             /v1/events, /v1/isolation, /v1/isolation/chain, /v1/receipts, /v1/ledger, \
-             /v1/ledger/repair or /v1/quarantine/retry",
+             /v1/events, /v1/isolation, /v1/isolation/chain, /v1/receipts, /v1/receipts/repair, \
+             /v1/ledger, /v1/ledger/repair or /v1/quarantine/retry",
             uri.path()
         ))
     };
     let wrong_method = || async {
-        let message = "the supervisor answers GET, and POST of /v1/ledger/repair and /v1/quarantine/retry: \
-                       leases are changed at the registry";
+        let message = "the supervisor answers GET, and POST of /v1/ledger/repair, /v1/receipts/repair and \
+                       /v1/quarantine/retry: leases are changed at the registry";
         refused(StatusCode::METHOD_NOT_ALLOWED, "BadMethod", message.to_owned())
     };
     Router::new()
@@ -54,6 +54,7 @@ pub(super) fn routes(view: View) -> Router {
         .route("/v1/isolation", get(isolation))
         .route("/v1/isolation/chain", get(isolation_chain))
         .route("/v1/receipts", get(receipts))
+        .route("/v1/receipts/repair", post(engine::repair_receipts))
         .route("/v1/ledger", get(engine::ledger))
         .route("/v1/ledger/repair", post(engine::repair))
         .route("/v1/quarantine/retry", post(engine::retry))

@@ -332,6 +332,20 @@ async fn a_repair_is_asked_of_the_engine_and_changes_nothing_unless_it_is_told_t
 }
 
 #[tokio::test]
+async fn a_repair_of_the_receipts_is_asked_of_the_engine_and_a_whole_chain_is_a_conflict() {
+    let mut served = serve(0);
+    engine(&mut served, |ask| {
+        let Ask::RepairReceipts { apply, reply } = ask else { panic!("{ask:?}") };
+        assert!(!apply, "not unless it is told to");
+        reply.send(Err(Declined::ReceiptsWhole)).unwrap();
+    });
+    let (status, reply) = served.post("/v1/receipts/repair", "").await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    let error: ApiError = serde_json::from_slice(&reply).unwrap();
+    assert_eq!(error.message, "the chain of receipts is whole: nothing is repaired");
+}
+
+#[tokio::test]
 async fn a_retry_names_one_resource_or_means_all_and_a_refusal_of_the_engine_has_its_status() {
     use bulkhead_api::local::Retry;
     use bulkhead_api::resource::Resource;

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::inventory::Inventory;
-use bulkhead_api::local::{Repair, Retry};
+use bulkhead_api::local::{ReceiptsRepair, Repair, Retry};
 use bulkhead_api::resource::{Quarantined, Resource};
 use bulkhead_api::time::Timestamp;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
 use crate::files::read_if_there;
 use crate::ledger::{self, LedgerError};
 use crate::node::ask::Declined;
+use crate::receipts::repair::RepairError;
 use crate::tenant::beside::aside;
 use crate::tenant::converge::LeaseHost as _;
 use crate::tenant::{Tenants, repair};
@@ -63,6 +65,30 @@ impl Tenants {
             done.applied = true;
         }
         Ok(done)
+    }
+
+    /// Puts a damaged chain of receipts aside; without `apply`, only says what is wrong with it.
+    ///
+    /// # Errors
+    /// [`Declined`]; the chain is then where it was.
+    pub async fn repair_receipts(&self, apply: bool) -> Result<ReceiptsRepair, Declined> {
+        let receipts = self.receipts();
+        match spawn_blocking(move || receipts.repair(apply)).await {
+            Ok(Ok(done)) => {
+                if done.applied {
+                    warn!(problem = done.problem, "receipts are put aside: a new chain begins");
+                }
+                Ok(done)
+            }
+            Ok(Err(RepairError::Whole)) => Err(Declined::ReceiptsWhole),
+            Ok(Err(error @ RepairError::Unread(_))) => {
+                Err(Declined::NotNow(Chain(&error).to_string()))
+            }
+            Ok(Err(error @ RepairError::Keep { .. })) => {
+                Err(Declined::Failed(Chain(&error).to_string()))
+            }
+            Err(error) => Err(Declined::Failed(Chain(&error).to_string())),
+        }
     }
 
     /// Has what is in quarantine erased again by the next pass: that resource, or all.

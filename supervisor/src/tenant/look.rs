@@ -114,9 +114,10 @@ impl Looks {
         // What is asked for goes before what was merely found.
         for (Order { lease, resource, .. }, state) in states {
             let resources = seen.entry(lease).or_default();
-            match state {
-                Attached::No => drop(resources.remove(&resource)),
-                state => drop(resources.insert(resource, state)),
+            if state == Attached::No {
+                resources.remove(&resource);
+            } else {
+                resources.insert(resource, state);
             }
         }
         (seen, unlisted)

@@ -262,8 +262,13 @@ impl ObservedLease {
             revocable: None,
         };
         let holds = self.slice.is_some() || !self.resources.is_empty();
+        // The ids that its program really has: CPUs may have been changed since it was started.
+        let ids_of = match &self.files {
+            ObservedFiles::Bundled(entry) => entry.id_cpu(),
+            ObservedFiles::Absent | ObservedFiles::Partial | ObservedFiles::Fetched => None,
+        };
         let granted = Entry::granted(id.clone(), spec, holding);
-        holds.then_some(Entry { releasing: true, ..granted })
+        holds.then_some(Entry { releasing: true, ids_of, ..granted })
     }
 }
 

@@ -153,7 +153,7 @@ fn taken(observed: &Observed, ledger: &Ledger) -> Taken {
     let mut taken = ledger.taken();
     for (id, seen) in &observed.leases {
         if let (None, Some(stray)) = (ledger.entry(id), seen.stray(id)) {
-            taken.held.insert(id.clone(), stray.holding);
+            taken.held.insert(id.clone(), stray.kept());
         }
     }
     taken

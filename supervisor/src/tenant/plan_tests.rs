@@ -199,9 +199,9 @@ fn an_impossible_grant_holds_up_neither_a_revoke_nor_another_grant() {
                 sanitise instance of acme/gone
                 sanitise memory 64Mi of nodes 0 of acme/gone
                 sanitise cpus 1 of acme/gone
-                record acme/c: cpus 2, nodes 0, memory 224Mi
+                record acme/c: cpus 2, nodes 0, memory 225Mi
                 fetch oci://bulkhead.site/demo:latest for acme/c
-                set slice of acme/c: cpus 2, memory 224Mi
+                set slice of acme/c: cpus 2, memory 225Mi
                 write container of acme/c
                 start service of acme/c
                 record acme/d: cpus 3, nodes 0, memory 64Mi
@@ -248,6 +248,26 @@ fn a_slice_that_nobody_recorded_is_removed_and_its_cores_are_not_given_out_befor
             refused acme/a: waits for room until acme/stray is gone
         "#]],
     );
+}
+
+#[test]
+fn what_was_found_without_a_record_keeps_the_ids_that_its_program_really_has() {
+    // Started on CPU 3, and since then somebody moved its slice to CPU 1.
+    let made_for = entry("stray", spec(1, 64), &[3]);
+    let mut seen = granted(&made_for, ServiceState::Running);
+    seen.slice.as_mut().unwrap().limits.cpus = [1].into();
+    let stray = seen.stray(&made_for.id).unwrap();
+    assert_eq!((stray.id_cpu(), stray.holding.cpus), (Some(3), [1].into()));
+    let leases = BTreeMap::from([(made_for.id, seen)]);
+    let observed = Observed { leases, ..Observed::default() };
+    let desired = Desired::from([(id("a"), spec(1, 64))]);
+    let planned = plan(&desired, &observed, &Ledger::default(), &host(4));
+    let entry_of_a = |step: &Step| {
+        let Step::Record(entry) = step else { return None };
+        (entry.id == id("a")).then(|| entry.holding.cpus.clone())
+    };
+    let recorded = planned.steps.iter().find_map(entry_of_a);
+    assert_eq!(recorded, Some([2].into()), "neither its CPU nor that of its ids");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! as a whole, and all else that may hold what a tenant left stands in quarantine: each is given out again when
 //! it has a receipt (law 3). The damaged file is kept beside the new one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -143,7 +143,9 @@ fn entry(id: &LeaseId, found: &Found) -> (Entry, Vec<Resource>) {
         others.extend(join(&mut holding, resource));
     }
     let spec = recorded.map_or_else(|| unknown(&holding), |entry| entry.spec.clone());
-    let entry = Entry { id: id.clone(), spec, holding, releasing: true, clean: BTreeSet::new() };
+    let ids_of = recorded.and_then(Entry::id_cpu);
+    let granted = Entry::granted(id.clone(), spec, holding);
+    let entry = Entry { releasing: true, ids_of, ..granted };
     (entry, others)
 }
 

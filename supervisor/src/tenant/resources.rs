@@ -2,7 +2,7 @@
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
-use bulkhead_api::lease::InstanceKind;
+use bulkhead_api::lease::{Holding, InstanceKind};
 use bulkhead_api::resource::{Quarantined, Resource};
 use tokio::task::spawn_blocking;
 use tracing::{error, info};
@@ -61,7 +61,10 @@ impl Machine {
 
     fn order(&self, id: &LeaseId, resource: &Resource) -> Order {
         let entry = self.ledger.entry(id);
-        let first_id = |entry: &Entry| bundle::first_id(&entry.holding).ok();
+        let first_id = |entry: &Entry| {
+            let cpus = entry.id_cpu().into_iter().collect();
+            bundle::first_id(&Holding { cpus, ..Holding::default() }).ok()
+        };
         Order {
             lease: id.clone(),
             resource: resource.clone(),

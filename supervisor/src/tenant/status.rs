@@ -94,7 +94,7 @@ pub fn report(facts: &Facts<'_>, before: Option<&LeaseStatus>, now: Timestamp) -
 /// lease that is being taken back: what nobody else can have yet.
 fn holding(facts: &Facts<'_>) -> Option<Holding> {
     let slice = facts.seen.slice.as_ref().map(|slice| slice.limits.holding());
-    let recorded = facts.entry.map(|entry| entry.holding.without(&entry.clean));
+    let recorded = facts.entry.map(Entry::kept);
     match (slice, recorded) {
         (Some(slice), Some(recorded)) => {
             let Holding { cpus, memory_nodes, memory, .. } = slice;

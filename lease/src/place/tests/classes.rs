@@ -221,6 +221,17 @@ fn ways_are_of_each_cache_behind_the_cores_and_nobody_elses() {
 }
 
 #[test]
+fn all_of_the_bandwidth_is_no_bound() {
+    let bound = |percent| {
+        let share = CacheShare { ways: 2, bandwidth_percent: Some(percent) };
+        let holding =
+            place(&cached(), &Taken::default(), &Request { cache: Some(share), ..want(1) });
+        holding.unwrap().cache[0].bandwidth_percent
+    };
+    assert_eq!([bound(100), bound(95), bound(89)], [None, None, Some(90)]);
+}
+
+#[test]
 fn ways_that_would_leave_nobody_else_any_are_not_given() {
     let host = cached();
     let holding = place(&host, &Taken::default(), &share(1, 5)).unwrap();
