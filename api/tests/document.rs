@@ -56,7 +56,7 @@ fn an_error_names_the_field_and_what_was_expected() {
 fn checked(change: impl FnOnce(&mut Value)) -> String {
     let mut json = lease();
     json.as_object_mut().unwrap().remove("kind");
-    change(&mut json["spec"]);
+    change(json.get_mut("spec").unwrap());
     from_json::<Lease>(json.to_string().as_bytes()).unwrap().spec.check().unwrap_err().0
 }
 

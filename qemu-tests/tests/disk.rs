@@ -2,7 +2,6 @@
 //!
 //! Here on the machine that runs the tests, and not in a lease of a virtual server: QEMU's emulation of nested
 //! virtualisation ends ("cpu_interrupt: assertion failed: (bql_locked())") when a firmware in such a guest waits for interrupts.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod tenant_os;
 
