@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  rival/attacker ── every probe ──► refused      the same program, on the same host:
+//!  rival/machine  ── in the jail of a VM ──► refused
 //!  demo/victim    ── counts on                    in crun without one guard ──► what that guard stops SUCCEEDS
 //!                                                 as root in no container   ──► every probe SUCCEEDS
 //! ```
@@ -170,6 +171,37 @@ fn without(
     Ok(said)
 }
 
+/// All probes in the jail of a virtual machine, in its control group, as by one who took over its emulator; what they said.
+fn broken_out(host: &mut Resumed, machine: &LeaseId, slice: &str, program: &str) -> Result<String> {
+    let folder = probe::folder(machine);
+    let config = host.guest.run(&format!("cat {folder}/config.json"))?;
+    let mut config: Value = serde_json::from_str(&config).context("the jail's configuration")?;
+    let root = config["root"]["path"].as_str().context("a root")?;
+    let root = if root.starts_with('/') { root.to_owned() } else { format!("{folder}/{root}") };
+    config["root"]["path"] = json!(root);
+    // Its own program is the only thing that it has more than the emulator.
+    host.guest.run(&format!("touch {root}/probe"))?;
+    config["mounts"].as_array_mut().context("mounts")?.push(json!({
+        "destination": "/probe", "type": "bind", "source": program,
+        "options": ["bind", "ro", "nosuid", "nodev"],
+    }));
+    config["process"]["args"] = json!(["/probe", "tenant"]);
+    let bundle = "/run/broken-out";
+    write(host, bundle, "config.json", &config.to_string())?;
+    host.guest.run(&format!(
+        "systemd-run --quiet --unit=broken-out --slice={slice} --property=StandardInput=file:{bundle}/config.json \
+         --property=StandardOutput=append:{bundle}/log --property=StandardError=append:{bundle}/log \
+         crun --root {bundle}/crun --cgroup-manager=disabled run --bundle {bundle} broken-out"
+    ))?;
+    let mut last = String::new();
+    let done = until("the probes of the jail", PROBES, || {
+        last = host.guest.ask(&format!("cat {bundle}/log"))?.text;
+        Ok(last.contains("PROBES done").then_some(()))
+    });
+    host.guest.ask(&format!("systemctl stop broken-out; rm -rf {bundle} {root}/probe"))?;
+    done.with_context(|| last.clone()).map(|()| last)
+}
+
 /// Writes a file in the guest: the channel takes lines of shell.
 fn write(host: &mut Resumed, folder: &str, name: &str, text: &str) -> Result<()> {
     use base64::Engine as _;
@@ -251,6 +283,35 @@ fn every_attack_from_a_lease_is_refused_and_succeeds_without_its_guard() -> Resu
         let after = scene.lease("victim")?.unwrap().status.unwrap();
         assert_eq!((after.pid, after.starts), (before.pid, before.starts));
         assert!(hogs::count(&mut host.guest, pid)? > count, "the victim counts no more");
+        Ok(())
+    })
+}
+
+#[test]
+fn who_breaks_out_of_a_virtual_machine_is_in_a_jail_where_every_attack_is_refused() -> Result<()> {
+    probe::publish()?;
+    scene("attacks-vm", |scene, host| {
+        let (attacker, machine) = (id("rival/attacker")?, id("rival/machine")?);
+        scene.running.apply(&tenant("rival"))?;
+        run(scene, &attacker, "64Mi", &["count"])?;
+        let mut document = probe::lease("rival", "machine", "128Mi", &[]);
+        document["spec"]["instance"] = json!("vm");
+        document["spec"]["workload"] = json!({ "image": "oci://bulkhead.site/demo-vm:latest" });
+        scene.running.apply(&document)?;
+        let lease = scene.await_phase("machine", LeasePhase::Running, SOON)?;
+        let group = hogs::slice(&mut host.guest, &lease)?;
+        let slice = group.trim().rsplit('/').next().context("a slice")?.to_owned();
+        let text = broken_out(host, &machine, &slice, &probe::program(&attacker))?;
+        let inside = reports(&text);
+        let through: Vec<_> = inside.iter().filter(|(_, said)| said.succeeded).collect();
+        ensure!(through.is_empty(), "got through: {through:#?}");
+        ensure!(inside.len() >= 16, "only {} probes reported: {text}", inside.len());
+        for (name, said) in &inside {
+            println!("{name}: {}", said.detail);
+        }
+        // The guest saw nothing of it.
+        let after = scene.lease("machine")?.unwrap().status.unwrap();
+        assert_eq!(after.pid, lease.status.unwrap().pid);
         Ok(())
     })
 }
