@@ -1,0 +1,3 @@
+//! The edge: netlink, sysfs, nftables.
+
+pub mod nft;

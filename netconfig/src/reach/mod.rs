@@ -1,0 +1,1 @@
+//! Who can reach whom, worked out from what was read back.
