@@ -29,7 +29,7 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
 fn same_shape(old: &Table, new: &Table) -> bool {
     let sets = old.sets.iter().all(|(name, set)| {
         new.sets.get(name).is_none_or(|now| {
-            (&set.key, set.data, set.interval) == (&now.key, now.data, now.interval)
+            (&set.key, set.data, set.shape) == (&now.key, now.data, now.shape)
         })
     });
     let chains = old

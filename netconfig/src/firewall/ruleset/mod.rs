@@ -9,7 +9,10 @@
 //! `udp dport 53` is two matches (protocol, port), and what nft leaves out as implied (`ip saddr` is of IPv4) is left out.
 
 mod change;
+mod compare;
 mod json;
+mod json_field;
+mod json_rule;
 mod json_value;
 mod ranges;
 mod text;
@@ -18,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub use change::change;
-pub use json::{JsonError, parse, parse_counters};
+pub use compare::differences;
+pub use json::{Counted, JsonError, parse, parse_counters};
 pub use ranges::Ranges;
 pub use text::render;
 
@@ -73,11 +77,25 @@ pub struct Set {
     pub key: Vec<Kind>,
     /// What belongs to a key.
     pub data: DataKind,
-    /// Whether keys may be ranges.
-    pub interval: bool,
-    /// The elements.
+    /// What its elements may be.
+    pub shape: Shape,
+    /// The elements; of [`Shape::Rates`] none, as the kernel makes and forgets them.
     pub elements: BTreeMap<Vec<Atom>, Datum>,
 }
+
+/// What elements of a set may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shape {
+    /// Single keys.
+    Exact,
+    /// Ranges of keys.
+    Interval,
+    /// Keys that rules add, each with its rate ([`Statement::Above`]).
+    Rates,
+}
+
+/// Most keys of a [`Shape::Rates`]: more than a host has links of tenants.
+pub(crate) const MOST_RATES: u32 = 131_072;
 
 /// Type of one part of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +123,22 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Bits of an address, which can be said as a prefix; absent where it is none.
+    const fn address_bits(self) -> Option<u32> {
+        match self {
+            Self::Ip4 => Some(32),
+            Self::Ip6 => Some(128),
+            Self::Link
+            | Self::Group
+            | Self::Mac
+            | Self::EtherType
+            | Self::Protocol
+            | Self::Port
+            | Self::Byte
+            | Self::CtState => None,
+        }
+    }
+
     /// The largest value.
     #[must_use]
     pub const fn largest(self) -> u128 {
@@ -276,6 +310,15 @@ pub enum Statement {
     },
     /// The rule ends here for packets above a rate.
     Limit(Limit),
+    /// The rule goes on only for packets above a rate, which each key has for itself.
+    Above {
+        /// The key.
+        fields: Vec<Field>,
+        /// Name of the set that keeps the rates.
+        set: String,
+        /// The rate.
+        limit: Limit,
+    },
     /// Counts without a name.
     Count,
     /// Counts in a named counter.

@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
-    Atom, Chain, DataKind, Datum, Family, Field, Hook, Kind, Limit, Ranges, Rule, Ruleset, Set,
-    Statement, TABLE, Table, Values, number,
+    Atom, Chain, DataKind, Datum, Family, Field, Hook, Kind, Limit, MOST_RATES, Ranges, Rule,
+    Ruleset, Set, Shape, Statement, TABLE, Table, Values, number,
 };
 
 /// One transaction that leaves these tables of ours and no others of ours.
@@ -61,7 +61,11 @@ pub(super) fn write_set(name: &str, set: &Set, full: bool, out: &mut String) -> 
         DataKind::Zone => out.write_str(" : ct zone")?,
         DataKind::Counter => out.write_str(" : counter")?,
     }
-    out.write_str(if set.interval { "; flags interval" } else { "" })?;
+    match set.shape {
+        Shape::Exact => {}
+        Shape::Interval => out.write_str("; flags interval")?,
+        Shape::Rates => write!(out, "; flags dynamic; size {MOST_RATES}")?,
+    }
     if full && !set.elements.is_empty() {
         out.write_str("; elements = { ")?;
         write_elements(set, set.elements.iter(), out)?;
@@ -139,6 +143,11 @@ fn write_statement(statement: &Statement, f: &mut fmt::Formatter<'_>) -> fmt::Re
         }
         Statement::Limit(Limit { packets_a_second, burst }) => {
             write!(f, "limit rate {packets_a_second}/second burst {burst} packets")
+        }
+        Statement::Above { fields, set, limit: Limit { packets_a_second, burst } } => {
+            write!(f, "update @{set} {{ ")?;
+            write_fields(fields, f)?;
+            write!(f, " limit rate over {packets_a_second}/second burst {burst} packets }}")
         }
         Statement::Count => f.write_str("counter"),
         Statement::CountIn(counter) => write!(f, "counter name \"{counter}\""),
@@ -237,19 +246,7 @@ fn write_span(kind: Kind, first: u128, last: u128, out: &mut impl Write) -> fmt:
         return Ok(());
     }
     // A prefix where it is one: what nft prints, and one element of an interval set.
-    let bits = match kind {
-        Kind::Ip4 => 32,
-        Kind::Ip6 => 128,
-        Kind::Link
-        | Kind::Group
-        | Kind::Mac
-        | Kind::EtherType
-        | Kind::Protocol
-        | Kind::Port
-        | Kind::Byte
-        | Kind::CtState => 0,
-    };
-    match prefix_length(first, last, bits) {
+    match kind.address_bits().and_then(|bits| prefix_length(first, last, bits)) {
         Some(length) => write!(out, "/{length}"),
         None => {
             out.write_str("-")?;
@@ -262,7 +259,7 @@ fn write_span(kind: Kind, first: u128, last: u128, out: &mut impl Write) -> fmt:
 fn prefix_length(first: u128, last: u128, bits: u32) -> Option<u32> {
     let host = first ^ last;
     let aligned = host & host.wrapping_add(1) == 0 && first & host == 0;
-    if !aligned || bits == 0 {
+    if !aligned {
         return None;
     }
     bits.checked_sub(u128::BITS.checked_sub(host.leading_zeros())?)
