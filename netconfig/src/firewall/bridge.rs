@@ -109,8 +109,7 @@ fn declare(build: &mut Builder) {
     let counts = vec![Rule(vec![count_by(Field::OutLink, "received")])];
     build.chain("leaving", base(HookPoint::Postrouting, FILTER_PRIORITY, true, counts));
     // A link without a counter ends the first rule and not the second.
-    let refused =
-        vec![Rule(vec![count_by(Field::InLink, "refused")]), then([], Verdict::Drop)];
+    let refused = vec![Rule(vec![count_by(Field::InLink, "refused")]), then([], Verdict::Drop)];
     build.chain("refuse", branch(refused));
 }
 
@@ -168,7 +167,8 @@ fn from_port() -> Chain {
 /// IP and ARP without a tag, nothing else.
 fn known_types() -> Vec<Rule> {
     let types = [number::ETHER_IP4, number::ETHER_ARP, number::ETHER_IP6];
-    let values = Values::Numbers(types.into_iter().map(|number| (number, number)).collect::<Ranges>());
+    let values =
+        Values::Numbers(types.into_iter().map(|number| (number, number)).collect::<Ranges>());
     vec![refuse([Statement::Match { fields: vec![Field::EtherType], negated: true, values }])]
 }
 

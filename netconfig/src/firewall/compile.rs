@@ -7,7 +7,7 @@ use bulkhead_api::id::{MacAddr, TenantName};
 use bulkhead_api::network::{IpPrefix, NetworkId};
 
 use super::access::Access;
-use super::check::{FirewallError, check};
+use super::check::{Checked, Refusal, check};
 use super::ruleset::{
     Atom, Chain, DataKind, Datum, Family, Field, Hook, HookPoint, Kind, Ranges, Rule, Ruleset, Set,
     Shape, Statement, Table, Values, Verdict,
@@ -15,16 +15,23 @@ use super::ruleset::{
 use super::{bridge, inet};
 use crate::model::{Desired, GROUP_LAST, LinkName, Network, Role, Segment, UNDERLAY_GROUP};
 
+/// The firewall of a desired state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// Our tables.
+    pub ruleset: Ruleset,
+    /// What they leave out, because it cannot be.
+    pub refused: Vec<Refusal>,
+}
+
 /// Our tables for a desired state. The same state gives the same ruleset.
-///
-/// # Errors
-/// What [`check`] finds.
-pub fn compile(desired: &Desired, access: &Access) -> Result<Ruleset, FirewallError> {
-    check(desired, access)?;
+#[must_use]
+pub fn compile(desired: &Desired, access: &Access) -> Compiled {
+    let Checked { desired, access, refused } = check(desired, access);
     let mut ruleset = Ruleset::default();
-    ruleset.tables.insert(Family::Bridge, bridge::table(desired));
-    ruleset.tables.insert(Family::Inet, inet::table(desired, access));
-    Ok(ruleset)
+    ruleset.tables.insert(Family::Bridge, bridge::table(&desired));
+    ruleset.tables.insert(Family::Inet, inet::table(&desired, &access));
+    Compiled { ruleset, refused }
 }
 
 /// The link by which a network leaves the host.
@@ -48,7 +55,11 @@ pub(super) fn of_any_tenant(field: Field) -> Statement {
 }
 
 pub(super) fn among(fields: &[Field], set: &str) -> Statement {
-    Statement::Match { fields: fields.to_vec(), negated: false, values: Values::Set(set.to_owned()) }
+    Statement::Match {
+        fields: fields.to_vec(),
+        negated: false,
+        values: Values::Set(set.to_owned()),
+    }
 }
 
 pub(super) fn not_among(fields: &[Field], set: &str) -> Statement {

@@ -63,6 +63,8 @@ pub(super) fn table(desired: &Desired, access: &Access) -> Table {
         inet.build.member("uplinks", [link(&name)]);
     }
     inet.underlay();
+    let input = input::to_host(&inet.build, desired, access);
+    inet.build.chain("to_host", base(HookPoint::Input, FILTER_PRIORITY, false, input));
     for tenant in tenants(desired) {
         inet.tenant(tenant);
     }
@@ -95,11 +97,12 @@ fn goto(chain: &str) -> Datum {
 impl<'a> Inet<'a> {
     fn declare(&mut self) {
         use Kind::{Ip4, Ip6, Link};
-        let (build, desired, access) = (&mut self.build, self.desired, self.access);
+        let (build, access) = (&mut self.build, self.access);
         build.set("zones", &[Link], DataKind::Zone);
         for (ip, suffix) in [(Ip4, "4"), (Ip6, "6")] {
             let named = |what: &str| format!("{what}{suffix}");
             build.interval_set(&named("return_zones"), &[ip], DataKind::Zone);
+            build.interval_set(&named("return_marks"), &[ip], DataKind::Mark);
             build.interval_set(&named("sources"), &[Link, ip], DataKind::Member);
             build.interval_set(&named("closed"), &[ip], DataKind::Member);
             build.interval_set(&named("tunnel_ends"), &[ip], DataKind::Member);
@@ -114,8 +117,6 @@ impl<'a> Inet<'a> {
         build.chain("entering", base(HookPoint::Prerouting, RAW_PRIORITY, true, entering()));
         let zone = Rule(vec![zone_by(Field::OutLink, "zones")]);
         build.chain("from_host", base(HookPoint::Output, RAW_PRIORITY, true, vec![zone]));
-        let input = input::to_host(desired, access);
-        build.chain("to_host", base(HookPoint::Input, FILTER_PRIORITY, false, input));
         input::asking(build, access);
         let between = vec![
             look_up(&[Field::InLink, Field::OutLink], "paths"),
@@ -213,7 +214,10 @@ impl<'a> Inet<'a> {
             };
             for source in from.iter() {
                 let key = [span(source)];
-                self.build.element(&format!("return_zones{suffix}"), key, Datum::Zone(zone));
+                let zones = format!("return_zones{suffix}");
+                self.build.element(&zones, key.clone(), Datum::Zone(zone));
+                let marks = format!("return_marks{suffix}");
+                self.build.element(&marks, key, Datum::Mark(zone.into()));
                 for name in self.incoming(id) {
                     for target in to.iter() {
                         let key = [link(&name), span(source), span(target)];
@@ -295,7 +299,10 @@ fn entering() -> Vec<Rule> {
     for (v4, suffix) in FAMILIES {
         let from_site = among(&[Field::InLink], "uplinks");
         let zone = zone_by(destination(v4), &format!("return_zones{suffix}"));
-        rules.push(Rule(vec![from_site, zone]));
+        rules.push(Rule(vec![from_site.clone(), zone]));
+        // Rules of routing know the table of answers by it.
+        let map = format!("return_marks{suffix}");
+        rules.push(Rule(vec![from_site, Statement::MarkBy { fields: vec![destination(v4)], map }]));
     }
     // Who has no address yet may ask for one, and only that.
     let nobody = [

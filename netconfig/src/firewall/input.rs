@@ -5,9 +5,7 @@ use super::compile::{
     Builder, addresses, among, branch, count_by, ip_number, is, is_in, look_up, then,
 };
 use super::inet::{FAMILIES, destination, source};
-use super::ruleset::{
-    Field, Kind, Limit, Ranges, Rule, Statement, Values, Verdict, number,
-};
+use super::ruleset::{Field, Kind, Limit, Ranges, Rule, Statement, Values, Verdict, number};
 use crate::model::Desired;
 
 /// How often neighbours may be asked for: by one tenant, and by the site.
@@ -20,7 +18,11 @@ const ROUTER_SOLICITATION: u128 = 133;
 const DHCP6_CLIENT: u128 = 546;
 
 /// The chain of the hook.
-pub(super) fn to_host(desired: &Desired, access: &Access) -> Vec<Rule> {
+pub(super) fn to_host(build: &Builder, desired: &Desired, access: &Access) -> Vec<Rule> {
+    let has_ends = |suffix: &str| {
+        let ends = build.table.sets.get(&format!("tunnel_ends{suffix}"));
+        ends.is_some_and(|ends| !ends.elements.is_empty())
+    };
     let accept = Verdict::Accept;
     let from_site = || among(&[Field::InLink], "uplinks");
     let udp = || is(Field::Protocol, [number::UDP]);
@@ -37,18 +39,24 @@ pub(super) fn to_host(desired: &Desired, access: &Access) -> Vec<Rule> {
     ];
     if let Some(vxlan) = &desired.underlay.vxlan {
         for (v4, suffix) in FAMILIES {
+            if !has_ends(suffix) {
+                continue;
+            }
             let ends = among(&[source(v4)], &format!("tunnel_ends{suffix}"));
             let port = is(Field::DestinationPort, [vxlan.port.into()]);
             rules.push(then([from_site(), ends, udp(), port], accept.clone()));
         }
     }
     // Answers of DHCP come to an address that the host does not have yet: conntrack knows no flow of theirs.
-    for (server, client) in
-        [(number::DHCP_SERVER, number::DHCP_CLIENT), (number::DHCP6_SERVER, DHCP6_CLIENT)]
-    {
-        let ports = [is(Field::SourcePort, [server]), is(Field::DestinationPort, [client])];
-        let [from, to] = ports;
-        rules.push(then([from_site(), udp(), from, to], accept.clone()));
+    for (v4, server, client) in [
+        (true, number::DHCP_SERVER, number::DHCP_CLIENT),
+        (false, number::DHCP6_SERVER, DHCP6_CLIENT),
+    ] {
+        let from_server = is(Field::SourcePort, [server]);
+        let to_client = is(Field::DestinationPort, [client]);
+        let any = Ranges::span(0, source(v4).kind().largest());
+        let family = is_in(source(v4), any);
+        rules.push(then([from_site(), family, udp(), from_server, to_client], accept.clone()));
     }
     let kinds = Ranges::span(ROUTER_SOLICITATION, number::NEIGHBOUR_ADVERTISEMENT);
     let neighbours = is_in(Field::Icmp6Type, kinds);
@@ -83,8 +91,7 @@ pub(super) fn asking(build: &mut Builder, access: &Access) {
     for (at, service) in access.services.iter().enumerate() {
         for (v4, suffix) in FAMILIES {
             let asked = || asked(service.traffic, v4);
-            let at_gateway =
-                among(&[Field::InLink, destination(v4)], &format!("gateways{suffix}"));
+            let at_gateway = among(&[Field::InLink, destination(v4)], &format!("gateways{suffix}"));
             let rate = format!("rates_{at}_{suffix}");
             ask(rate, service.limit, [vec![at_gateway], asked()].concat());
             let own = service.addresses.iter().filter(|ip| ip.is_ipv4() == v4);

@@ -28,8 +28,8 @@ mod input;
 pub mod ruleset;
 
 pub use access::{Access, HostService, Traffic, UplinkService};
-pub use check::{FirewallError, check};
-pub use compile::compile;
+pub use check::Refusal;
+pub use compile::{Compiled, compile};
 
 #[cfg(test)]
 pub(crate) mod sample;

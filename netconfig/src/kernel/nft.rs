@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -188,7 +190,9 @@ impl Nft {
             table.get(key).and_then(Value::as_str) == Some(text)
         };
         let has = |family: &Family| {
-            tables.iter().any(|table| is(table, "name", TABLE) && is(table, "family", family.word()))
+            tables
+                .iter()
+                .any(|table| is(table, "name", TABLE) && is(table, "family", family.word()))
         };
         Ok(Family::ALL.into_iter().filter(has).collect())
     }
@@ -220,6 +224,22 @@ impl Nft {
         };
         run().map_err(|source| NftError::Run { program: self.program.clone(), source })
     }
+}
+
+/// Keeps bridged frames from rules of IP, which would judge them by their bridge alone and drop them: for kernels with
+/// bridge netfilter (`net.bridge.bridge-nf-call-*`), in the caller's network namespace. `sysctl` is `/proc/sys`.
+///
+/// # Errors
+/// A switch is there and cannot be turned off.
+pub fn part_bridges_from_ip(sysctl: &Path) -> io::Result<()> {
+    for table in ["iptables", "ip6tables", "arptables"] {
+        let switch = sysctl.join(format!("net/bridge/bridge-nf-call-{table}"));
+        match fs::write(switch, "0") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Reads `nftables v1.1.3 (Commodore Bullmoose #4)`.

@@ -17,7 +17,9 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
             (Some(_), None) => writeln!(out, "delete table {word} {TABLE}"),
             (None, Some(table)) => text::write_table(family, table, &mut out),
             (Some(old), Some(new)) if old == new => Ok(()),
-            (Some(old), Some(new)) if same_shape(old, new) => Edit { word, old, new }.write(&mut out),
+            (Some(old), Some(new)) if same_shape(old, new) => {
+                Edit { word, old, new }.write(&mut out)
+            }
             (Some(_), Some(table)) => writeln!(out, "delete table {word} {TABLE}")
                 .and_then(|()| text::write_table(family, table, &mut out)),
         };
@@ -28,9 +30,9 @@ pub fn change(old: &Ruleset, new: &Ruleset) -> Option<String> {
 /// Whether what both have was declared alike, so that its contents can be edited.
 fn same_shape(old: &Table, new: &Table) -> bool {
     let sets = old.sets.iter().all(|(name, set)| {
-        new.sets.get(name).is_none_or(|now| {
-            (&set.key, set.data, set.shape) == (&now.key, now.data, now.shape)
-        })
+        new.sets
+            .get(name)
+            .is_none_or(|now| (&set.key, set.data, set.shape) == (&now.key, now.data, now.shape))
     });
     let chains = old
         .chains

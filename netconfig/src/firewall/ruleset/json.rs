@@ -34,23 +34,21 @@ pub enum JsonError {
 /// The first thing in one of our tables that is no word of [`Ruleset`].
 pub fn parse(answer: &[u8]) -> Result<Ruleset, JsonError> {
     let mut ruleset = Ruleset::default();
-    each_of_ours(answer, |object, kind, at| {
-        match kind {
-            "table" => table(at, &mut ruleset),
-            "chain" => chain(at, table_of(at, &mut ruleset)?),
-            "set" | "map" => set(at, table_of(at, &mut ruleset)?),
-            "rule" => rule(at, table_of(at, &mut ruleset)?),
-            "counter" => {
-                at.object(&["family", "name", "table", "handle", "packets", "bytes"])?;
-                let name = at.get("name")?.text()?.to_owned();
-                if table_of(at, &mut ruleset)?.counters.insert(name) {
-                    Ok(())
-                } else {
-                    Err(at.wrong("a counter of this name came before"))
-                }
+    each_of_ours(answer, |object, kind, at| match kind {
+        "table" => table(at, &mut ruleset),
+        "chain" => chain(at, table_of(at, &mut ruleset)?),
+        "set" | "map" => set(at, table_of(at, &mut ruleset)?),
+        "rule" => rule(at, table_of(at, &mut ruleset)?),
+        "counter" => {
+            at.object(&["family", "name", "table", "handle", "packets", "bytes"])?;
+            let name = at.get("name")?.text()?.to_owned();
+            if table_of(at, &mut ruleset)?.counters.insert(name) {
+                Ok(())
+            } else {
+                Err(at.wrong("a counter of this name came before"))
             }
-            _ => Err(object.wrong(format!("unknown object {kind:?}"))),
         }
+        _ => Err(object.wrong(format!("unknown object {kind:?}"))),
     })?;
     Ok(ruleset)
 }
@@ -73,8 +71,10 @@ pub fn parse_counters(answer: &[u8]) -> Result<BTreeMap<(Family, String), Counte
     each_of_ours(answer, |_, kind, at| {
         if kind == "counter" {
             let key = (family(&at.get("family")?)?, at.get("name")?.text()?.to_owned());
-            let counted =
-                Counted { packets: at.get("packets")?.number()?, bytes: at.get("bytes")?.number()? };
+            let counted = Counted {
+                packets: at.get("packets")?.number()?,
+                bytes: at.get("bytes")?.number()?,
+            };
             found.insert(key, counted);
         }
         Ok(())
@@ -158,9 +158,10 @@ fn set(at: &At<'_>, table: &mut Table) -> Result<(), JsonError> {
         Some(word) => match word.text()? {
             "verdict" => DataKind::Verdict,
             "counter" => DataKind::Counter,
+            "mark" => DataKind::Mark,
             // What `typeof … : ct zone` reads back as; no other map of ours has numbers.
             "integer" => DataKind::Zone,
-            _ => return Err(word.unexpected("\"verdict\", \"counter\" or \"integer\"")),
+            _ => return Err(word.unexpected("\"verdict\", \"counter\", \"mark\" or \"integer\"")),
         },
     };
     let shape = shape(at)?;
@@ -170,7 +171,7 @@ fn set(at: &At<'_>, table: &mut Table) -> Result<(), JsonError> {
         for element in elements.items()? {
             let (key, datum) = match data {
                 DataKind::Member => (key(&element, &set.key)?, Datum::Member),
-                DataKind::Verdict | DataKind::Counter | DataKind::Zone => {
+                DataKind::Verdict | DataKind::Counter | DataKind::Zone | DataKind::Mark => {
                     let (left, right) = element.pair()?;
                     (key(&left, &set.key)?, datum(&right, data)?)
                 }
@@ -212,6 +213,7 @@ fn datum(at: &At<'_>, data: DataKind) -> Result<Datum, JsonError> {
             Datum::Verdict(found.ok_or_else(|| at.unexpected("a verdict"))?)
         }
         DataKind::Zone => Datum::Zone(at.number()?),
+        DataKind::Mark => Datum::Mark(at.number()?),
         DataKind::Counter => Datum::Counter(at.text()?.to_owned()),
     })
 }
@@ -285,4 +287,3 @@ fn rule(at: &At<'_>, table: &mut Table) -> Result<(), JsonError> {
     known.ok_or_else(|| chain.wrong("this chain did not come before"))?.rules.push(rule);
     Ok(())
 }
-

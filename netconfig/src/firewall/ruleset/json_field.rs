@@ -16,7 +16,11 @@ pub(super) fn span(at: &At<'_>, kind: Kind, names: &Names) -> Result<(u128, u128
         "range" => {
             let (first, last) = inner.pair()?;
             let (first, last) = (scalar(&first, kind, names)?, scalar(&last, kind, names)?);
-            if first <= last { Ok((first, last)) } else { Err(inner.wrong("its end is before its start")) }
+            if first <= last {
+                Ok((first, last))
+            } else {
+                Err(inner.wrong("its end is before its start"))
+            }
         }
         "prefix" => {
             inner.object(&["addr", "len"])?;
@@ -27,7 +31,11 @@ pub(super) fn span(at: &At<'_>, kind: Kind, names: &Names) -> Result<(u128, u128
             let host = bits.checked_sub(length.number::<u32>()?);
             let host = host.ok_or_else(|| length.unexpected("a length of its family"))?;
             let mask = 1_u128.checked_shl(host).map_or(u128::MAX, |bit| bit - 1);
-            if first & mask == 0 { Ok((first, first | mask)) } else { Err(inner.wrong("bits behind its length")) }
+            if first & mask == 0 {
+                Ok((first, first | mask))
+            } else {
+                Err(inner.wrong("bits behind its length"))
+            }
         }
         _ => Err(at.unexpected("a value, a prefix or a range")),
     }
@@ -140,12 +148,20 @@ fn field(at: &At<'_>) -> Result<(Field, Option<u128>), JsonError> {
         "ct" => {
             inner.object(&["key"])?;
             let key = inner.get("key")?;
-            if key.text()? == "state" { plain(Field::CtState) } else { Err(key.unexpected("\"state\"")) }
+            if key.text()? == "state" {
+                plain(Field::CtState)
+            } else {
+                Err(key.unexpected("\"state\""))
+            }
         }
         "exthdr" => {
             inner.object(&["name"])?;
             let name = inner.get("name")?;
-            if name.text()? == "frag" { plain(Field::Ip6Fragment) } else { Err(name.unexpected("\"frag\"")) }
+            if name.text()? == "frag" {
+                plain(Field::Ip6Fragment)
+            } else {
+                Err(name.unexpected("\"frag\""))
+            }
         }
         "payload" => {
             inner.object(&["protocol", "field"])?;

@@ -46,17 +46,21 @@ pub(super) fn statement(at: &At<'_>, rule: &mut Vec<Statement>) -> Result<(), Js
         "mangle" => {
             inner.object(&["key", "value"])?;
             let key = inner.get("key")?;
-            if key.value.pointer("/ct/key").and_then(Value::as_str) != Some("zone") {
-                return Err(key.unexpected("ct zone"));
-            }
+            let is = |path, word| key.value.pointer(path).and_then(Value::as_str) == Some(word);
             let value = inner.get("value")?;
             value.object(&["map"])?;
             let (fields, map) = looked_up(&value.get("map")?)?;
-            Statement::ZoneBy { fields, map }
+            match (is("/ct/key", "zone"), is("/meta/key", "mark")) {
+                (true, false) => Statement::ZoneBy { fields, map },
+                (false, true) => Statement::MarkBy { fields, map },
+                _ => return Err(key.unexpected("either ct zone or meta mark")),
+            }
         }
         _ => {
             let verdict = verdict(word, &inner)?;
-            Statement::Verdict(verdict.ok_or_else(|| at.wrong(format!("unknown statement {word:?}")))?)
+            Statement::Verdict(
+                verdict.ok_or_else(|| at.wrong(format!("unknown statement {word:?}")))?,
+            )
         }
     };
     rule.push(found);
@@ -68,10 +72,7 @@ fn limit(at: &At<'_>) -> Result<Limit, JsonError> {
     if per.text()? != "second" {
         return Err(per.unexpected("\"second\""));
     }
-    Ok(Limit {
-        packets_a_second: at.get("rate")?.number()?,
-        burst: at.get("burst")?.number()?,
-    })
+    Ok(Limit { packets_a_second: at.get("rate")?.number()?, burst: at.get("burst")?.number()? })
 }
 
 /// `update @set { field limit rate over … }`.

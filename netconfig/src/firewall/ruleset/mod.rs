@@ -10,10 +10,12 @@
 
 mod change;
 mod compare;
+mod field;
 mod json;
 mod json_field;
 mod json_rule;
 mod json_value;
+pub mod number;
 mod ranges;
 mod text;
 
@@ -22,6 +24,7 @@ use std::fmt;
 
 pub use change::change;
 pub use compare::differences;
+pub use field::{Field, Kind};
 pub use json::{Counted, JsonError, parse, parse_counters};
 pub use ranges::Ranges;
 pub use text::render;
@@ -97,62 +100,6 @@ pub enum Shape {
 /// Most keys of a [`Shape::Rates`]: more than a host has links of tenants.
 pub(crate) const MOST_RATES: u32 = 131_072;
 
-/// Type of one part of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Name of a link.
-    Link,
-    /// Group of a link.
-    Group,
-    /// Ethernet address, as a number of 48 bits.
-    Mac,
-    /// Type of an Ethernet frame.
-    EtherType,
-    /// IPv4 address.
-    Ip4,
-    /// IPv6 address.
-    Ip6,
-    /// Protocol above IP.
-    Protocol,
-    /// Port of TCP or UDP.
-    Port,
-    /// Type of an ICMP or ICMPv6 message, or another number of a byte.
-    Byte,
-    /// Bits of conntrack's state.
-    CtState,
-}
-
-impl Kind {
-    /// Bits of an address, which can be said as a prefix; absent where it is none.
-    const fn address_bits(self) -> Option<u32> {
-        match self {
-            Self::Ip4 => Some(32),
-            Self::Ip6 => Some(128),
-            Self::Link
-            | Self::Group
-            | Self::Mac
-            | Self::EtherType
-            | Self::Protocol
-            | Self::Port
-            | Self::Byte
-            | Self::CtState => None,
-        }
-    }
-
-    /// The largest value.
-    #[must_use]
-    pub const fn largest(self) -> u128 {
-        match self {
-            Self::Link | Self::Ip6 => u128::MAX,
-            Self::Group | Self::Ip4 => u32::MAX as u128,
-            Self::Mac => (1 << 48) - 1,
-            Self::EtherType | Self::Port => u16::MAX as u128,
-            Self::Protocol | Self::Byte => u8::MAX as u128,
-            Self::CtState => 0x7f,
-        }
-    }
-}
-
 /// What a map gives for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DataKind {
@@ -162,6 +109,8 @@ pub enum DataKind {
     Verdict,
     /// A conntrack zone.
     Zone,
+    /// A mark, by which rules of routing find a table.
+    Mark,
     /// A named counter.
     Counter,
 }
@@ -184,6 +133,8 @@ pub enum Datum {
     Verdict(Verdict),
     /// A conntrack zone.
     Zone(u16),
+    /// A mark.
+    Mark(u32),
     /// Name of a counter.
     Counter(String),
 }
@@ -196,6 +147,7 @@ impl Datum {
             Self::Member => DataKind::Member,
             Self::Verdict(_) => DataKind::Verdict,
             Self::Zone(_) => DataKind::Zone,
+            Self::Mark(_) => DataKind::Mark,
             Self::Counter(_) => DataKind::Counter,
         }
     }
@@ -337,6 +289,13 @@ pub enum Statement {
         /// Name of the map.
         map: String,
     },
+    /// The mark that a map gives; none = the rule ends here.
+    MarkBy {
+        /// What is looked up.
+        fields: Vec<Field>,
+        /// Name of the map.
+        map: String,
+    },
     /// A verdict.
     Verdict(Verdict),
 }
@@ -359,114 +318,6 @@ pub enum Values {
     Names(BTreeSet<String>),
     /// Numbers.
     Numbers(Ranges),
-}
-
-/// A field of a packet, or what the kernel knows about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Field {
-    /// Name of the link that it came in by.
-    InLink,
-    /// Name of the link that it goes out by.
-    OutLink,
-    /// Group of the link that it came in by.
-    InGroup,
-    /// Group of the link that it goes out by.
-    OutGroup,
-    /// Source of the frame.
-    EtherSource,
-    /// Destination of the frame.
-    EtherDestination,
-    /// Type of the frame: of a tagged one, that of the tag.
-    EtherType,
-    /// Who an ARP packet says it is from, as hardware address.
-    ArpSenderMac,
-    /// Who an ARP packet says it is from, as IPv4 address.
-    ArpSenderIp,
-    /// Source of an IPv4 packet.
-    Ip4Source,
-    /// Destination of an IPv4 packet.
-    Ip4Destination,
-    /// Source of an IPv6 packet.
-    Ip6Source,
-    /// Destination of an IPv6 packet.
-    Ip6Destination,
-    /// 1 where an IPv6 packet is a fragment.
-    Ip6Fragment,
-    /// Protocol above IP, behind extension headers.
-    Protocol,
-    /// Source port.
-    SourcePort,
-    /// Destination port.
-    DestinationPort,
-    /// Type of an ICMP message.
-    Icmp4Type,
-    /// Type of an ICMPv6 message.
-    Icmp6Type,
-    /// Target of a neighbour solicitation or advertisement (RFC 4861, 4.3 and 4.4).
-    NeighbourTarget,
-    /// Conntrack's state, as bits.
-    CtState,
-}
-
-impl Field {
-    /// Type of its values.
-    #[must_use]
-    pub const fn kind(self) -> Kind {
-        match self {
-            Self::InLink | Self::OutLink => Kind::Link,
-            Self::InGroup | Self::OutGroup => Kind::Group,
-            Self::EtherSource | Self::EtherDestination | Self::ArpSenderMac => Kind::Mac,
-            Self::EtherType => Kind::EtherType,
-            Self::ArpSenderIp | Self::Ip4Source | Self::Ip4Destination => Kind::Ip4,
-            Self::Ip6Source | Self::Ip6Destination | Self::NeighbourTarget => Kind::Ip6,
-            Self::Protocol => Kind::Protocol,
-            Self::SourcePort | Self::DestinationPort => Kind::Port,
-            Self::Icmp4Type | Self::Icmp6Type | Self::Ip6Fragment => Kind::Byte,
-            Self::CtState => Kind::CtState,
-        }
-    }
-}
-
-/// Numbers of what packets carry.
-pub mod number {
-    /// Type of a frame with IPv4.
-    pub const ETHER_IP4: u128 = 0x0800;
-    /// Type of a frame with ARP.
-    pub const ETHER_ARP: u128 = 0x0806;
-    /// Type of a frame with IPv6.
-    pub const ETHER_IP6: u128 = 0x86dd;
-    /// Protocol number of ICMP.
-    pub const ICMP: u128 = 1;
-    /// Protocol number of TCP.
-    pub const TCP: u128 = 6;
-    /// Protocol number of UDP.
-    pub const UDP: u128 = 17;
-    /// Protocol number of ICMPv6.
-    pub const ICMP6: u128 = 58;
-    /// ICMP echo request.
-    pub const ECHO_REQUEST: u128 = 8;
-    /// ICMPv6 echo request (RFC 4443, 4.1).
-    pub const ECHO_REQUEST6: u128 = 128;
-    /// Router advertisement (RFC 4861, 4.2).
-    pub const ROUTER_ADVERTISEMENT: u128 = 134;
-    /// Neighbour solicitation (RFC 4861, 4.3).
-    pub const NEIGHBOUR_SOLICITATION: u128 = 135;
-    /// Neighbour advertisement (RFC 4861, 4.4).
-    pub const NEIGHBOUR_ADVERTISEMENT: u128 = 136;
-    /// Redirect (RFC 4861, 4.5).
-    pub const REDIRECT: u128 = 137;
-    /// Multicast listener report, version 2 (RFC 3810, 5.2).
-    pub const LISTENER_REPORT: u128 = 143;
-    /// Port that DHCP servers send from and are sent to.
-    pub const DHCP_SERVER: u128 = 67;
-    /// Port of DHCP clients.
-    pub const DHCP_CLIENT: u128 = 68;
-    /// Port that DHCPv6 servers send from and are sent to.
-    pub const DHCP6_SERVER: u128 = 547;
-    /// Conntrack: the flow was seen both ways.
-    pub const ESTABLISHED: u128 = 2;
-    /// Conntrack: the packet belongs to a flow that was.
-    pub const RELATED: u128 = 4;
 }
 
 #[cfg(test)]

@@ -63,7 +63,11 @@ impl Ranges {
             if a.max(c) <= b.min(d) {
                 found.push((a.max(c), b.min(d)));
             }
-            if b < d { left.next() } else { right.next() };
+            if b < d {
+                left.next()
+            } else {
+                right.next()
+            };
         }
         Self(found)
     }

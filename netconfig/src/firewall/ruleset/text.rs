@@ -59,6 +59,7 @@ pub(super) fn write_set(name: &str, set: &Set, full: bool, out: &mut String) -> 
         DataKind::Member => {}
         DataKind::Verdict => out.write_str(" : verdict")?,
         DataKind::Zone => out.write_str(" : ct zone")?,
+        DataKind::Mark => out.write_str(" : mark")?,
         DataKind::Counter => out.write_str(" : counter")?,
     }
     match set.shape {
@@ -93,6 +94,7 @@ pub(super) fn write_elements<'a>(
             Datum::Member => {}
             Datum::Verdict(verdict) => write!(out, " : {verdict}")?,
             Datum::Zone(zone) => write!(out, " : {zone}")?,
+            Datum::Mark(mark) => write!(out, " : {mark}")?,
             Datum::Counter(counter) => write!(out, " : \"{counter}\"")?,
         }
     }
@@ -158,6 +160,11 @@ fn write_statement(statement: &Statement, f: &mut fmt::Formatter<'_>) -> fmt::Re
         }
         Statement::ZoneBy { fields, map } => {
             f.write_str("ct zone set ")?;
+            write_fields(fields, f)?;
+            write!(f, " map @{map}")
+        }
+        Statement::MarkBy { fields, map } => {
+            f.write_str("meta mark set ")?;
             write_fields(fields, f)?;
             write!(f, " map @{map}")
         }
