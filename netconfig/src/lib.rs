@@ -12,7 +12,16 @@
 //! group, a route by its table and protocol, a rule by its protocol, a neighbour by its link. Everything else on the
 //! host is foreign and is never touched.
 
+pub mod check;
 pub mod firewall;
 pub mod kernel;
+pub mod merge;
 pub mod model;
+pub mod order;
+pub mod plan;
 pub mod reach;
+pub mod sriov;
+pub mod transaction;
+
+#[cfg(test)]
+mod testing;

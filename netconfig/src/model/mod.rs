@@ -17,7 +17,7 @@ pub use desired::{
 };
 pub use names::{
     GROUP_BASE, GROUP_LAST, LinkName, LinkNameError, PROTOCOL, Role, TRASH_GROUP, UNDERLAY_GROUP,
-    is_ours,
+    gateway_mac, is_ours, port_mac,
 };
 pub use observed::{
     Master, Observed, ObservedKind, ObservedLink, ObservedVf, Unreadable, VfLinkState, VfVlan,

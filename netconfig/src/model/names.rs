@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bulkhead_api::id::MacAddr;
 use bulkhead_api::network::NetworkId;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -95,14 +96,8 @@ impl LinkName {
     /// meet by chance once in 10^11 hosts. Where two do meet, `check` refuses the later.
     fn hashed(role: Role, words: &[&str]) -> Self {
         const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-        let mut hash = Sha256::new();
-        for word in words {
-            // No word holds a zero byte: they are DNS labels.
-            hash.update(word.as_bytes());
-            hash.update([0]);
-        }
-        let digest = hash.finalize();
-        let bits = digest.iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+        let bits =
+            digest(words).iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
         let mut name = format!("b{}", role.letter());
         for at in 0..13 {
             let letter = usize::try_from(bits >> (at * 5) & 31).unwrap_or_default();
@@ -128,6 +123,12 @@ impl LinkName {
     #[must_use]
     pub fn of_vrf(tenant: &bulkhead_api::id::TenantName) -> Self {
         Self::hashed(Role::Vrf, &[tenant.as_str()])
+    }
+
+    /// Name of the tenant's end of the port whose host's end this is; absent where it is no name of a port.
+    #[must_use]
+    pub fn peer(&self) -> Option<Self> {
+        self.0.strip_prefix("bp").map(|rest| Self(format!("bq{rest}")))
     }
 
     /// Of the host's own links: `bo0`, `bh100`.
@@ -170,4 +171,33 @@ impl fmt::Display for LinkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
+}
+
+/// The gateway's hardware address in a network: the same on every host, so that a tenant may move. Locally
+/// administered.
+#[must_use]
+pub fn gateway_mac(network: &NetworkId) -> MacAddr {
+    made_mac(&["gateway", network.tenant.as_str(), network.name.as_str()])
+}
+
+/// The hardware address of a port whose lease names none. Locally administered.
+#[must_use]
+pub fn port_mac(port: &PortId) -> MacAddr {
+    let PortId { lease, network } = port;
+    made_mac(&["port", lease.tenant.as_str(), lease.name.as_str(), network.as_str()])
+}
+
+fn made_mac(words: &[&str]) -> MacAddr {
+    let [a, b, c, d, e, ..] = digest(words);
+    MacAddr::new([0x02, a, b, c, d, e])
+}
+
+fn digest(words: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for word in words {
+        // No word holds a zero byte: they are DNS labels.
+        hash.update(word.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().into()
 }

@@ -58,6 +58,8 @@ pub struct ObservedLink {
     pub mac: Option<MacAddr>,
     /// What it is a port or member of.
     pub master: Option<Master>,
+    /// The link that it is made on, of a VLAN or the like, and that takes it along when it is deleted.
+    pub parent: Option<u32>,
     /// How its bridge treats it; absent where it is no bridge's port.
     pub port: Option<BridgePort>,
     /// Set up by somebody (`IFF_UP`).

@@ -94,8 +94,9 @@ pub enum LinkKind {
     Veth {
         /// Name of the other end as it is made.
         peer: LinkName,
-        /// Hardware address of the other end.
-        peer_mac: MacAddr,
+        /// Hardware address of the other end; absent where a look at this end does not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer_mac: Option<MacAddr>,
     },
     /// A tap for an emulator.
     Tap,
@@ -109,6 +110,17 @@ pub enum LinkKind {
 }
 
 impl LinkKind {
+    /// Whether a look at a link of the kind `self` fits what was wanted: what a look does not tell is not compared.
+    #[must_use]
+    pub fn fits(&self, wanted: &Self) -> bool {
+        match (self, wanted) {
+            (Self::Veth { peer, peer_mac }, Self::Veth { peer: name, peer_mac: mac }) => {
+                peer == name && (peer_mac.is_none() || peer_mac == mac)
+            }
+            _ => self == wanted,
+        }
+    }
+
     /// The kernel's name of the kind (`IFLA_INFO_KIND`).
     #[must_use]
     pub const fn name(&self) -> &'static str {
