@@ -28,7 +28,8 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 const PURE_CRATES: [&str; 2] = ["api/src", "lease/src"];
 
 /// Crates whose files of these names are pure.
-const MIXED_CRATES: [&str; 5] = ["netconfig/src", "pxe/src", "registry/src", "supervisor/src", "image"];
+const MIXED_CRATES: [&str; 5] =
+    ["netconfig/src", "pxe/src", "registry/src", "supervisor/src", "image"];
 const PURE_FILES: [&str; 9] =
     ["model", "plan", "merge", "check", "order", "place", "policy", "bindings", "transfer"];
 
