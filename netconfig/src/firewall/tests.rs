@@ -62,9 +62,9 @@ fn a_subnet_within_anothers_is_found_whoever_comes_between() {
     let refused = compile(&desired, &sample::access()).refused;
     let second: Vec<String> = refused
         .iter()
-        .map(|refusal| match refusal {
-            Refusal::SameReturn { second, .. } => second.to_string(),
-            other => other.to_string(),
+        .map(|refusal| {
+            let Refusal::SameReturn { second, .. } = refusal else { panic!("{refusal}") };
+            second.to_string()
         })
         .collect();
     assert_eq!(second, ["t2/n1", "t3/n1"]);

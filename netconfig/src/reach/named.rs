@@ -9,8 +9,8 @@ pub(super) fn named_ways_out<'a>(
     rules: &'a Ruleset,
     family: Family,
     incoming: &str,
-) -> Vec<&'a str> {
-    let Some(table) = rules.tables.get(&family) else { return Vec::new() };
+) -> BTreeSet<&'a str> {
+    let Some(table) = rules.tables.get(&family) else { return BTreeSet::new() };
     let mut found: BTreeSet<&str> = BTreeSet::new();
     for set in table.sets.values().filter(|set| set.key.starts_with(&[Kind::Link, Kind::Link])) {
         let start = Atom::Name(incoming.to_owned());
@@ -35,7 +35,7 @@ pub(super) fn named_ways_out<'a>(
             found.extend(members);
         }
     }
-    found.into_iter().collect()
+    found
 }
 
 fn links_of(set: &Set) -> Vec<&str> {

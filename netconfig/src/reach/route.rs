@@ -10,7 +10,7 @@ use super::segment::name_of;
 use super::site::{Meaning, View, destination, ip, ranges};
 use super::violation::{Class, Violation};
 use crate::firewall::ruleset::{Family as Table, Ranges};
-use crate::model::{Family, LinkKind, LinkName, ObservedLink, Route, RouteKind, Selector};
+use crate::model::{Family, LinkKind, LinkName, ObservedLink, Route, RouteKind};
 
 /// The host's own table (`RT_TABLE_MAIN`).
 const MAIN: u32 = 254;
@@ -36,33 +36,22 @@ fn tables(view: &View<'_>, link: &ObservedLink, family: Family) -> Vec<(u32, Str
     if let Some((vrf, LinkKind::Vrf { table })) = vrf.and_then(|vrf| Some((vrf, vrf.known()?))) {
         found.push((*table, format!("VRF {}", vrf.name)));
     }
-    let observed = view.host.observed;
-    let mut rules: Vec<_> = observed.rules.iter().chain(&observed.foreign_rules).collect();
+    let mut rules: Vec<_> = view.rules_from(&link.name).filter(|r| r.family == family).collect();
     rules.sort();
-    for rule in rules {
-        let ours = match &rule.selector {
-            Selector::Iif(iif) => *iif == link.name,
-            Selector::Mark(_) | Selector::Other => false,
-        };
-        if rule.family == family && ours {
-            found.push((rule.table, rule.to_string()));
-        }
-    }
+    found.extend(rules.into_iter().map(|rule| (rule.table, rule.to_string())));
     found.push((MAIN, "main table".to_owned()));
     found
 }
 
 /// Where packets that came in by a link go, by destination.
 pub(super) fn leads(view: &View<'_>, link: &ObservedLink, v4: bool) -> Vec<Lead> {
-    let observed = view.host.observed;
     let family = if v4 { Family::V4 } else { Family::V6 };
     let mut left = Ranges::span(0, destination(v4).kind().largest());
     let mut found = Vec::new();
     for (table, by) in tables(view, link, family) {
-        let routes = observed.routes.iter().chain(&observed.foreign_routes);
-        let mut routes: Vec<&Route> = routes
-            .filter(|route| route.table == table && route.prefix.address().is_ipv4() == v4)
-            .collect();
+        let routes = view.routes_in(table);
+        let mut routes: Vec<&Route> =
+            routes.filter(|route| route.prefix.address().is_ipv4() == v4).collect();
         // The longest prefix wins, then the lowest metric.
         routes.sort_by_key(|route| (u8::MAX - route.prefix.length(), route.metric));
         let mut thrown = Ranges::none();
@@ -132,13 +121,10 @@ fn falls_through(
     table: u32,
     found: &mut Vec<Violation>,
 ) {
-    let mut networks = view.host.desired.networks.iter();
-    if networks.any(|(id, network)| id.tenant == *tenant && network.egress != Egress::Deny) {
+    if view.networks_of(tenant).iter().any(|(_, network)| network.egress != Egress::Deny) {
         return;
     }
-    let observed = view.host.observed;
-    let routes = observed.routes.iter().chain(&observed.foreign_routes);
-    let judged = routes.filter(|route| route.table == table && route.kind != RouteKind::Throw);
+    let judged = view.routes_in(table).filter(|route| route.kind != RouteKind::Throw);
     let judged = ranges(judged.map(|route| route.prefix), v4);
     let all = if v4 { IpPrefix::ALL_V4 } else { IpPrefix::ALL_V6 };
     if !ranges([all], v4).is_within(&judged) {
@@ -194,8 +180,7 @@ fn peer_subnets(
     v4: bool,
 ) -> Ranges {
     let Some(network) = view.network(target) else { return Ranges::none() };
-    let tenant = view.tenant(link);
-    let mut own = view.host.desired.networks.iter().filter(|(id, _)| Some(&id.tenant) == tenant);
+    let mut own = view.tenant(link).into_iter().flat_map(|tenant| view.networks_of(tenant));
     // A route has no source: one agreement of the tenant is enough for it; sources are the rules' affair.
     if own.any(|(id, own)| own.peers.contains(target) && network.peers.contains(id)) {
         ranges(network.subnets.iter().map(|subnet| subnet.prefix), v4)

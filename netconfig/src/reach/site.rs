@@ -13,7 +13,7 @@ use crate::firewall::Access;
 use crate::firewall::ruleset::{Family, Field, HookPoint, Ranges, Ruleset, number};
 use crate::model::{
     Desired, GROUP_LAST, LinkKind, LinkName, Network, Observed, ObservedLink, Port, PortId, Role,
-    Segment, UNDERLAY_GROUP,
+    Route, Rule, Segment, Selector, UNDERLAY_GROUP,
 };
 
 /// Hosts that one underlay joins.
@@ -63,6 +63,10 @@ pub(super) struct View<'a> {
     pub(super) links: BTreeMap<&'a LinkName, &'a ObservedLink>,
     meanings: BTreeMap<LinkName, Meaning<'a>>,
     groups: BTreeMap<u32, &'a TenantName>,
+    members: BTreeMap<u32, Vec<&'a ObservedLink>>,
+    networks: BTreeMap<&'a TenantName, Vec<(&'a NetworkId, &'a Network)>>,
+    routes: BTreeMap<u32, Vec<&'a Route>>,
+    rules: BTreeMap<&'a LinkName, Vec<&'a Rule>>,
     pub(super) uplinks: Vec<LinkName>,
 }
 
@@ -100,9 +104,34 @@ impl<'a> View<'a> {
         let vlans = desired.underlay.vlans.iter();
         let vlans = vlans.map(|own| LinkName::of_host(Role::HostVlan, own.vlan.get()));
         let uplink = desired.underlay.uplink.iter().filter_map(crate::model::Uplink::link);
+        let observed = host.observed;
+        let mut members: BTreeMap<u32, Vec<&ObservedLink>> = BTreeMap::new();
+        for link in observed.links.values() {
+            if let Some(master) = &link.master {
+                members.entry(master.index).or_default().push(link);
+            }
+        }
+        let mut networks: BTreeMap<&TenantName, Vec<_>> = BTreeMap::new();
+        for (id, network) in &desired.networks {
+            networks.entry(&id.tenant).or_default().push((id, network));
+        }
+        let mut routes: BTreeMap<u32, Vec<&Route>> = BTreeMap::new();
+        for route in observed.routes.iter().chain(&observed.foreign_routes) {
+            routes.entry(route.table).or_default().push(route);
+        }
+        let mut rules: BTreeMap<&LinkName, Vec<&Rule>> = BTreeMap::new();
+        for rule in observed.rules.iter().chain(&observed.foreign_rules) {
+            if let Selector::Iif(link) = &rule.selector {
+                rules.entry(link).or_default().push(rule);
+            }
+        }
         View {
             name,
             host,
+            members,
+            networks,
+            routes,
+            rules,
             links: host.observed.links.values().map(|link| (&link.name, link)).collect(),
             meanings,
             groups: desired.tenants.iter().map(|(name, number)| (number.group(), name)).collect(),
@@ -158,10 +187,22 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn members(&self, of: u32) -> impl Iterator<Item = &'a ObservedLink> + '_ {
-        let is_member = move |link: &&&ObservedLink| {
-            link.master.as_ref().is_some_and(|master| master.index == of)
-        };
-        self.links.values().filter(is_member).copied()
+        self.members.get(&of).into_iter().flatten().copied()
+    }
+
+    /// Networks of a tenant.
+    pub(super) fn networks_of(&self, tenant: &TenantName) -> &[(&'a NetworkId, &'a Network)] {
+        self.networks.get(tenant).map_or(&[], Vec::as_slice)
+    }
+
+    /// Routes of a table.
+    pub(super) fn routes_in(&self, table: u32) -> impl Iterator<Item = &'a Route> + '_ {
+        self.routes.get(&table).into_iter().flatten().copied()
+    }
+
+    /// Rules for packets that come in by a link.
+    pub(super) fn rules_from(&self, link: &LinkName) -> impl Iterator<Item = &'a Rule> + '_ {
+        self.rules.get(link).into_iter().flatten().copied()
     }
 
     /// Links by which a tenant's packets come in to be routed: bridges, and VRFs.
@@ -177,10 +218,11 @@ impl<'a> View<'a> {
 
     /// Networks of the packets that come in by a routed link.
     pub(super) fn networks_behind(&self, link: &ObservedLink) -> Vec<(&'a NetworkId, &'a Network)> {
-        let all = self.host.desired.networks.iter();
         match self.meaning(&link.name) {
-            Some(Meaning::Bridge(id)) => all.filter(|(other, _)| *other == id).collect(),
-            Some(Meaning::Vrf(tenant)) => all.filter(|(id, _)| id.tenant == *tenant).collect(),
+            Some(Meaning::Bridge(id)) => {
+                self.host.desired.networks.get_key_value(id).into_iter().collect()
+            }
+            Some(Meaning::Vrf(tenant)) => self.networks_of(tenant).to_vec(),
             Some(Meaning::Fabric(_) | Meaning::Port(..)) | None => Vec::new(),
         }
     }

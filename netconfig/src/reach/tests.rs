@@ -1,9 +1,15 @@
 use std::collections::BTreeSet;
 
+use proptest::prelude::*;
+
 use super::world::{Worlds, link_mut, one_host, site, two_hosts};
 use super::*;
 use crate::firewall::{Access, compile, sample};
+use crate::kernel::memory::Memory;
+use crate::merge::{Routing, merge};
 use crate::model::{LinkName, Observed, ObservedKind, Role};
+use crate::testing::{Kit, recipe};
+use crate::transaction::{NoContact, commit};
 
 #[test]
 fn a_site_as_it_should_be_has_no_violation() {
@@ -159,4 +165,42 @@ fn overlapping_tenants_are_apart() {
         assert!(found.is_empty(), "{}", found[0]);
         assert_eq!(compile(&desired, &access).refused.len(), 1);
     }
+}
+
+/// What a host without faults becomes, by the ways of this crate that the prover knows nothing of.
+fn made(recipe: &crate::testing::Recipe, routing: Routing) -> super::world::World {
+    let desired = crate::testing::desired(recipe);
+    let mut kernel = Memory::default();
+    for (index, card) in (1..).zip(["lo", "up0", "up1"]) {
+        kernel.card(index, card);
+    }
+    let target = merge(&desired, routing);
+    let none = std::time::Duration::ZERO;
+    let made = commit(&mut kernel, &target, None, &mut NoContact, none).unwrap();
+    let access = Access { vrfs: routing == Routing::Vrf, ..sample::access() };
+    let rules = compile(&desired, &access).ruleset;
+    super::world::World { desired, access, observed: made.observed, rules }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_is_made_of_any_spec_keeps_tenants_apart(
+        recipe in recipe(Kit::All),
+        vrfs in any::<bool>(),
+    ) {
+        let world = made(&recipe, if vrfs { Routing::Vrf } else { Routing::Rules });
+        let worlds = Worlds::from([("h1".to_owned(), world)]);
+        let found = prove(&site(&worlds));
+        prop_assert!(found.is_empty(), "{}", found[0]);
+    }
+}
+
+#[test]
+fn hundreds_of_tenants_are_apart() {
+    let world =
+        super::world::good(sample::desired(300, 1, 1), Access { vrfs: false, ..sample::access() });
+    let worlds = Worlds::from([("h1".to_owned(), world)]);
+    let found = prove(&site(&worlds));
+    assert!(found.is_empty(), "{}", found[0]);
 }

@@ -7,8 +7,8 @@
 use super::flow::{Flow, Hop, Judged, Seen, Ways};
 use super::space::{Space, implied};
 use crate::firewall::ruleset::{
-    Atom, Chain, Datum, Family, Field, HookPoint, Kind, Ranges, Ruleset, Statement, Table, Values,
-    Verdict,
+    Atom, Chain, Datum, Family, Field, HookPoint, Kind, Ranges, Ruleset, Shape, Statement, Table,
+    Values, Verdict,
 };
 
 /// Chains in chains; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
@@ -134,7 +134,7 @@ impl<'r, 'w> Walk<'r, 'w> {
                 fitting.push(flow);
             }
             Statement::Match { fields, negated, values } => {
-                let (fits, applies) = self.values(fields, values);
+                let (fits, applies) = self.values(fields, values, &flow.space);
                 let (within, without) = split(&flow, &applies, &fits);
                 let (matched, inside_rest): (Vec<Flow<'r>>, Vec<Flow<'r>>) = if *negated {
                     (without, within.into_iter().map(|(flow, _)| flow).collect())
@@ -148,7 +148,7 @@ impl<'r, 'w> Walk<'r, 'w> {
             Statement::CountBy { fields, map }
             | Statement::ZoneBy { fields, map }
             | Statement::MarkBy { fields, map } => {
-                let (fits, applies) = self.elements(fields, map);
+                let (fits, applies) = self.elements(fields, map, &flow.space);
                 let (within, without) = split(&flow, &applies, &fits);
                 exits.next.extend(without);
                 exits.next.extend(not_applying(&flow, &applies));
@@ -160,7 +160,7 @@ impl<'r, 'w> Walk<'r, 'w> {
                 }
             }
             Statement::VerdictMap { fields, map } => {
-                let (fits, applies) = self.elements(fields, map);
+                let (fits, applies) = self.elements(fields, map, &flow.space);
                 let (within, without) = split(&flow, &applies, &fits);
                 exits.next.extend(without);
                 exits.next.extend(not_applying(&flow, &applies));
@@ -213,12 +213,17 @@ impl<'r, 'w> Walk<'r, 'w> {
     }
 
     /// The ways in which fields are among the values, and the packets that have the fields at all.
-    fn values(&self, fields: &[Field], values: &'r Values) -> (Vec<Fit<'r>>, Option<Space>) {
+    fn values(
+        &self,
+        fields: &[Field],
+        values: &'r Values,
+        packets: &Space,
+    ) -> (Vec<Fit<'r>>, Option<Space>) {
         let one = |ranges: &Ranges| {
             fields.iter().fold(Space::all(), |space, field| space.with(*field, ranges))
         };
         match (fields, values) {
-            (_, Values::Set(set)) => self.elements(fields, set),
+            (_, Values::Set(set)) => self.elements(fields, set, packets),
             ([Field::InLink | Field::OutLink], Values::Names(names)) => {
                 let seen = fields.iter().find_map(|field| self.seen(*field));
                 let fits =
@@ -239,11 +244,18 @@ impl<'r, 'w> Walk<'r, 'w> {
     }
 
     /// The elements of a set or map that these links leave, as packets.
-    fn elements(&self, fields: &[Field], name: &str) -> (Vec<Fit<'r>>, Option<Space>) {
+    fn elements(
+        &self,
+        fields: &[Field],
+        name: &str,
+        packets: &Space,
+    ) -> (Vec<Fit<'r>>, Option<Space>) {
         let applies = self.applies(fields);
         let Some(set) = self.table.sets.get(name) else { return (Vec::new(), applies) };
-        let first = fields.first().filter(|field| field.kind() == Kind::Link);
-        let start = first.and_then(|field| self.seen(*field)).map(|seen| seen.name.to_owned());
+        let links = fields
+            .iter()
+            .map_while(|field| self.seen(*field).filter(|_| field.kind() == Kind::Link));
+        let own: Vec<Atom> = links.map(|seen| Atom::Name(seen.name.to_owned())).collect();
         let fits = |element: (&'r Vec<Atom>, &'r Datum)| -> Option<Fit<'r>> {
             let mut space = Space::all();
             for (field, atom) in fields.iter().zip(element.0) {
@@ -262,18 +274,25 @@ impl<'r, 'w> Walk<'r, 'w> {
             }
             Some((space, Some(element.1)))
         };
-        let found = match start {
-            // Elements are sorted: those of one link stand together.
-            Some(name) => {
-                let start = vec![Atom::Name(name.clone())];
-                let own = |key: &Vec<Atom>| key.first() == Some(&Atom::Name(name.clone()));
-                set.elements
-                    .range(start..)
-                    .take_while(|(key, _)| own(key))
-                    .filter_map(fits)
-                    .collect()
+        let found = match (fields, set.shape) {
+            // Of ranges that do not meet, those around the packets' own stand together.
+            ([field], Shape::Interval) if own.is_empty() => {
+                let own = packets.field(*field);
+                let (least, most) = own
+                    .iter()
+                    .fold((u128::MAX, 0), |all, one| (all.0.min(one.0), all.1.max(one.1)));
+                let around = set.elements.range(..=vec![Atom::Span(most, u128::MAX)]).rev();
+                let ends = |key: &Vec<Atom>| match key.first() {
+                    Some(Atom::Span(_, last)) => *last < least,
+                    Some(Atom::Name(_)) | None => false,
+                };
+                around.take_while(|(key, _)| !ends(key)).filter_map(fits).collect()
             }
-            None => set.elements.iter().filter_map(fits).collect(),
+            // Elements are sorted: those of the same links stand together.
+            _ => {
+                let from = set.elements.range(own.clone()..);
+                from.take_while(|(key, _)| key.starts_with(&own)).filter_map(fits).collect()
+            }
         };
         (found, applies)
     }

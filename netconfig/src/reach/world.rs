@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bulkhead_api::network::{Egress, IpPrefix, PortKind};
+use bulkhead_api::network::{Egress, IpPrefix, NetworkId, PortKind};
 
 use super::{Host, Site};
 use crate::firewall::ruleset::Ruleset;
 use crate::firewall::{Access, compile, sample};
 use crate::model::{
-    BridgePort, Desired, Family, LinkKind, LinkName, Master, Neighbour, Observed, ObservedKind,
-    ObservedLink, Role, Route, RouteKind, Rule, Segment, Selector,
+    BridgePort, Desired, Family, LinkKind, LinkName, Master, Neighbour, Network, Observed,
+    ObservedKind, ObservedLink, Role, Route, RouteKind, Rule, Segment, Selector,
 };
 
 /// A host with what it owns.
@@ -46,8 +46,13 @@ pub(super) fn good(desired: Desired, access: Access) -> World {
 
 /// One host with tenants 1 and 2, who talk, and 3, who does not; two networks each.
 pub(super) fn one_host(vrfs: bool) -> Worlds {
-    let mut desired = sample::desired(3, 2, 1);
-    let (one, two) = (sample::id(1, 2), sample::id(2, 2));
+    host_of(vrfs, 2)
+}
+
+/// The same with so many networks each, of which the last are peers.
+pub(super) fn host_of(vrfs: bool, networks: u16) -> Worlds {
+    let mut desired = sample::desired(3, networks, 1);
+    let (one, two) = (sample::id(1, networks), sample::id(2, networks));
     desired.networks.get_mut(&one).unwrap().peers.insert(two.clone());
     desired.networks.get_mut(&two).unwrap().peers.insert(one);
     // Tenant 3 goes nowhere.
@@ -114,97 +119,92 @@ fn observe(desired: &Desired, vrfs: bool) -> Observed {
     let uplink = desired.underlay.uplink.as_ref().and_then(crate::model::Uplink::link);
     if let Some(uplink) = &uplink {
         making.link(uplink.clone(), ObservedKind::Device, 0, None);
-        let route = Route {
-            table: 254,
-            prefix: IpPrefix::ALL_V4,
-            metric: 100,
-            kind: RouteKind::Link { link: uplink.clone(), via: Some([192, 0, 2, 254].into()) },
-        };
+        let kind = RouteKind::Link { link: uplink.clone(), via: Some([192, 0, 2, 254].into()) };
+        let route = Route { table: 254, prefix: IpPrefix::ALL_V4, metric: 100, kind };
         making.observed.foreign_routes.insert(route);
     }
     for (tenant, number) in &desired.tenants {
-        let vrf = LinkName::of_vrf(tenant);
         if vrfs {
-            let kind = LinkKind::Vrf { table: number.table() };
-            making.link(vrf.clone(), ObservedKind::Known(kind), number.group(), None);
+            let kind = ObservedKind::Known(LinkKind::Vrf { table: number.table() });
+            making.link(LinkName::of_vrf(tenant), kind, number.group(), None);
         }
-        let own: Vec<_> = desired.networks.iter().filter(|(id, _)| id.tenant == *tenant).collect();
-        let open = own.iter().any(|(_, network)| network.egress != Egress::Deny);
+        let own = || desired.networks.iter().filter(|(id, _)| id.tenant == *tenant);
+        let open = own().any(|(_, network)| network.egress != Egress::Deny);
         for prefix in [IpPrefix::ALL_V4, IpPrefix::ALL_V6] {
             let kind = if open { RouteKind::Throw } else { RouteKind::Unreachable };
             let route = Route { table: number.table(), prefix, metric: 65_535, kind };
             making.observed.routes.insert(route);
         }
-        for (id, network) in own {
-            let bridge = LinkName::of_network(Role::Bridge, id);
-            let master = vrfs.then_some(&vrf);
-            making.link(
-                bridge.clone(),
-                ObservedKind::Known(LinkKind::Bridge),
-                number.group(),
-                master,
-            );
-            if let (Segment::Vni(vni), Some(vxlan)) = (network.segment, &desired.underlay.vxlan) {
-                let kind = LinkKind::Vxlan { vni, local: vxlan.address, port: vxlan.port };
-                let name = LinkName::of_network(Role::Vxlan, id);
-                let kind = ObservedKind::Known(kind);
-                let index = making.link(name.clone(), kind, number.group(), Some(&bridge));
-                making.switches(
-                    index,
-                    BridgePort { learning: false, neigh_suppress: true, ..BridgePort::NEW },
-                );
-                for remote in &vxlan.remotes {
-                    let entry = Neighbour::Remote { link: name.clone(), remote: *remote };
-                    making.observed.neighbours.insert(entry);
-                }
-            }
-            let allowed: BTreeSet<_> = desired
-                .networks
-                .iter()
-                .filter(|(from, net)| {
-                    from.tenant != id.tenant
-                        && net.peers.contains(id)
-                        && network.peers.contains(from)
-                })
-                .map(|(from, _)| desired.tenants[&from.tenant].table())
-                .chain([number.table()])
-                .collect();
-            for (_, prefix) in network.gateways() {
-                for &table in &allowed {
-                    let kind = RouteKind::Link { link: bridge.clone(), via: None };
-                    making.observed.routes.insert(Route { table, prefix, metric: 1024, kind });
-                }
-            }
-            if !vrfs {
-                for family in [Family::V4, Family::V6] {
-                    let selector = Selector::Iif(bridge.clone());
-                    let rule = Rule { priority: 10_000, family, selector, table: number.table() };
-                    making.observed.rules.insert(rule);
-                }
-            }
-            for (port_id, port) in desired.ports_in(id).filter(|(_, p)| p.kind != PortKind::Vf) {
-                let name = LinkName::of_port(Role::Port, port_id);
-                let kind = ObservedKind::Known(LinkKind::Tap);
-                let index = making.link(name.clone(), kind, number.group(), Some(&bridge));
-                let switches = BridgePort {
-                    isolated: !network.ports_talk,
-                    locked: true,
-                    learning: false,
-                    flood: false,
-                    neigh_suppress: false,
-                };
-                making.switches(index, switches);
-                let entry = Neighbour::Station { link: name, mac: port.mac };
-                making.observed.neighbours.insert(entry);
-                for ip in &port.addresses {
-                    let link = bridge.clone();
-                    let entry = Neighbour::Address { link, ip: *ip, mac: port.mac };
-                    making.observed.neighbours.insert(entry);
-                }
-            }
+        for (id, network) in own() {
+            making.network(desired, id, network, vrfs);
+            making.ports(desired, id, network);
         }
     }
     making.observed
+}
+
+impl Making {
+    fn network(&mut self, desired: &Desired, id: &NetworkId, network: &Network, vrfs: bool) {
+        let number = desired.tenants[&id.tenant];
+        let bridge = LinkName::of_network(Role::Bridge, id);
+        let vrf = LinkName::of_vrf(&id.tenant);
+        let kind = ObservedKind::Known(LinkKind::Bridge);
+        self.link(bridge.clone(), kind, number.group(), vrfs.then_some(&vrf));
+        if let (Segment::Vni(vni), Some(vxlan)) = (network.segment, &desired.underlay.vxlan) {
+            let kind = LinkKind::Vxlan { vni, local: vxlan.address, port: vxlan.port };
+            let name = LinkName::of_network(Role::Vxlan, id);
+            let kind = ObservedKind::Known(kind);
+            let index = self.link(name.clone(), kind, number.group(), Some(&bridge));
+            let switches = BridgePort { learning: false, neigh_suppress: true, ..BridgePort::NEW };
+            self.switches(index, switches);
+            for remote in &vxlan.remotes {
+                let entry = Neighbour::Remote { link: name.clone(), remote: *remote };
+                self.observed.neighbours.insert(entry);
+            }
+        }
+        let peer = |(from, net): &(&NetworkId, &Network)| {
+            let agreed = net.peers.contains(id) && network.peers.contains(*from);
+            from.tenant != id.tenant && agreed
+        };
+        let peers = desired.networks.iter().filter(peer);
+        let tables = peers.map(|(from, _)| desired.tenants[&from.tenant].table());
+        let tables: BTreeSet<u32> = tables.chain([number.table()]).collect();
+        for (_, prefix) in network.gateways() {
+            for &table in &tables {
+                let kind = RouteKind::Link { link: bridge.clone(), via: None };
+                self.observed.routes.insert(Route { table, prefix, metric: 1024, kind });
+            }
+        }
+        for family in [Family::V4, Family::V6].into_iter().filter(|_| !vrfs) {
+            let selector = Selector::Iif(bridge.clone());
+            let rule = Rule { priority: 10_000, family, selector, table: number.table() };
+            self.observed.rules.insert(rule);
+        }
+    }
+
+    fn ports(&mut self, desired: &Desired, id: &NetworkId, network: &Network) {
+        let group = desired.tenants[&id.tenant].group();
+        let bridge = LinkName::of_network(Role::Bridge, id);
+        for (port_id, port) in desired.ports_in(id).filter(|(_, p)| p.kind != PortKind::Vf) {
+            let name = LinkName::of_port(Role::Port, port_id);
+            let kind = ObservedKind::Known(LinkKind::Tap);
+            let index = self.link(name.clone(), kind, group, Some(&bridge));
+            let switches = BridgePort {
+                isolated: !network.ports_talk,
+                locked: true,
+                learning: false,
+                flood: false,
+                neigh_suppress: false,
+            };
+            self.switches(index, switches);
+            self.observed.neighbours.insert(Neighbour::Station { link: name, mac: port.mac });
+            for ip in &port.addresses {
+                let link = bridge.clone();
+                let entry = Neighbour::Address { link, ip: *ip, mac: port.mac };
+                self.observed.neighbours.insert(entry);
+            }
+        }
+    }
 }
 
 /// Two hosts with the same tenants; each has the other as end of its VXLANs.
