@@ -114,6 +114,10 @@ label! {
     LeaseName, "lease name", 40
 }
 label! {
+    /// A network, unique within its tenant: a DNS label of at most 40 characters.
+    NetworkName, "network name", 40
+}
+label! {
     /// A volume, unique within its lease: a DNS label of at most 40 characters.
     VolumeName, "volume name", 40
 }

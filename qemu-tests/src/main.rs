@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bulkhead_qemu_tests::artifacts::Workspace;
-use bulkhead_qemu_tests::lab::{self, bench, bench_lease, up};
+use bulkhead_qemu_tests::lab::{self, bench, bench_firewall, bench_lease, bench_net, up};
 use bulkhead_qemu_tests::vm::Lane;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -55,6 +55,10 @@ enum Bench {
     Boot,
     /// What deciding, granting and holding leases costs
     Lease,
+    /// What 1000 tenants' rules cost
+    Firewall,
+    /// What the network of 200 tenants costs
+    Net,
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -69,6 +73,8 @@ fn run(command: Command) -> Result<ExitCode> {
             let good = match name {
                 Bench::Boot => bench::boot(&workspace, quick)?,
                 Bench::Lease => bench_lease::lease(&workspace, quick)?,
+                Bench::Firewall => bench_firewall::firewall(&workspace)?,
+                Bench::Net => bench_net::net(&workspace, quick)?,
             };
             if !good {
                 return Ok(ExitCode::FAILURE);

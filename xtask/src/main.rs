@@ -74,7 +74,7 @@ enum Command {
     },
     /// Measure, beside the floor or peer of the same run: cargo xtask bench boot
     Bench {
-        /// What to measure: boot, lease.
+        /// What to measure: boot, lease, firewall, net.
         name: String,
         /// Fewer repetitions.
         #[arg(long)]
@@ -118,7 +118,9 @@ fn run(command: Command) -> Result<()> {
         Command::Bench { name, quick } => {
             setup::machine()?;
             match name.as_str() {
-                "lease" => programs::build_with_example("lease_speed")?,
+                "lease" => programs::build_with_examples(&["lease_speed"])?,
+                "firewall" => programs::build_with_examples(&["firewall_speed"])?,
+                "net" => programs::build_with_examples(&["firewall_speed", "links_speed"])?,
                 _ => programs::build()?,
             }
             let quick = quick.then_some("--quick");

@@ -20,10 +20,14 @@ pub(crate) fn build() -> Result<()> {
     Phase::new("programs").run(command("cargo").args(["build", "--workspace", "--bins", "--quiet"]))
 }
 
-/// Builds every program and one example of the virtual lab, which measures what needs no server.
-pub(crate) fn build_with_example(name: &str) -> Result<()> {
-    let arguments = ["build", "--workspace", "--bins", "--quiet", "--example", name];
-    Phase::new("programs").run(command("cargo").args(arguments))
+/// Builds every program and these examples, which measure what needs no server.
+pub(crate) fn build_with_examples(names: &[&str]) -> Result<()> {
+    let mut cargo = command("cargo");
+    cargo.args(["build", "--workspace", "--bins", "--quiet"]);
+    for name in names {
+        cargo.args(["--example", name]);
+    }
+    Phase::new("programs").run(&mut cargo)
 }
 
 /// Builds every program and test in one go: one resolution of features, so nothing is compiled twice.

@@ -9,10 +9,11 @@ use serde_json::Value;
 use crate::phase::command;
 
 /// Which of our crates each may use; development dependencies are free.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("bulkhead-api", &[]),
     ("bulkhead-lease", &["bulkhead-api"]),
-    ("bulkhead-supervisor", &["bulkhead-api", "bulkhead-lease"]),
+    ("bulkhead-netconfig", &["bulkhead-api", "bulkhead-lease"]),
+    ("bulkhead-supervisor", &["bulkhead-api", "bulkhead-lease", "bulkhead-netconfig"]),
     ("bulkhead-pxe", &["bulkhead-api"]),
     ("bulkhead-image", &["bulkhead-api"]),
     ("bulkhead-init", &["bulkhead-api"]),
@@ -27,7 +28,8 @@ const MAY_USE: [(&str, &[&str]); 11] = [
 const PURE_CRATES: [&str; 2] = ["api/src", "lease/src"];
 
 /// Crates whose files of these names are pure.
-const MIXED_CRATES: [&str; 4] = ["pxe/src", "registry/src", "supervisor/src", "image"];
+const MIXED_CRATES: [&str; 5] =
+    ["netconfig/src", "pxe/src", "registry/src", "supervisor/src", "image"];
 const PURE_FILES: [&str; 9] =
     ["model", "plan", "merge", "check", "order", "place", "policy", "bindings", "transfer"];
 

@@ -1,7 +1,9 @@
 //! The virtual site that `cargo xtask up` starts, `down` ends, `cli` speaks to and `bench` measures.
 
 pub mod bench;
+pub mod bench_firewall;
 pub mod bench_lease;
+pub mod bench_net;
 mod goal;
 pub mod state;
 pub mod table;
