@@ -377,12 +377,18 @@ fn of_routes(world: &World) -> Vec<Mutant> {
             all.push(mutant(format!("removed: {rule}"), move |world| {
                 world.observed.rules.remove(&gone);
             }));
-            let gone = rule.clone();
-            all.push(mutant(format!("to another's table: {rule}"), move |world| {
-                let mut moved = world.observed.rules.take(&gone).unwrap();
-                moved.table = if moved.table % 10 == 3 { moved.table - 1 } else { moved.table + 1 };
-                world.observed.rules.insert(moved);
-            }));
+            // In a table that nobody has, it would only be cut off.
+            let by_link = |rule: &&crate::model::Rule| matches!(rule.selector, Selector::Iif(_));
+            let tables = observed.rules.iter().filter(by_link).map(|rule| rule.table);
+            let tables: BTreeSet<u32> = tables.filter(|table| *table != rule.table).collect();
+            for table in tables {
+                let gone = rule.clone();
+                all.push(mutant(format!("to another's table, {table}: {rule}"), move |world| {
+                    let mut moved = world.observed.rules.take(&gone).unwrap();
+                    moved.table = table;
+                    world.observed.rules.insert(moved);
+                }));
+            }
         }
     }
     let tables: BTreeSet<u32> = observed.routes.iter().map(|route| route.table).collect();
