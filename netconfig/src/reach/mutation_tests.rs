@@ -358,10 +358,17 @@ fn of_links(world: &World) -> Vec<Mutant> {
             }
         }
         if let ObservedKind::Known(LinkKind::Vrf { table }) = link.kind {
-            all.push(link_change("table of the next tenant", &link.name, move |link, _| {
-                let other = if table % 10 == 3 { table - 1 } else { table + 1 };
-                link.kind = ObservedKind::Known(LinkKind::Vrf { table: other });
-            }));
+            for other in world.observed.links.values() {
+                let ObservedKind::Known(LinkKind::Vrf { table: theirs }) = other.kind else {
+                    continue;
+                };
+                if theirs != table {
+                    let change = format!("table {theirs} of another tenant");
+                    all.push(link_change(&change, &link.name, move |link, _| {
+                        link.kind = ObservedKind::Known(LinkKind::Vrf { table: theirs });
+                    }));
+                }
+            }
         }
     }
     all
