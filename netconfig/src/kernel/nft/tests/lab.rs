@@ -14,7 +14,8 @@ use std::path::Path;
 use std::process::Command;
 
 use bulkhead_api::id::MacAddr;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare};
+use nix::unistd::Pid;
 
 use super::super::{Nft, Outcome, part_bridges_from_ip};
 use super::frame::Wire;
@@ -56,6 +57,17 @@ pub(super) fn inside<T: Send>(namespace: &File, run: impl FnOnce() -> T + Send) 
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Keeps this thread on one CPU. Each has a queue of its own for what virtual links were sent: only on one does what was
+/// sent first arrive first.
+fn stay() {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).unwrap();
+    let first = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap()).unwrap();
+    let mut one = CpuSet::new();
+    one.set(first).unwrap();
+    sched_setaffinity(this, &one).unwrap();
 }
 
 fn ip(words: &str) {
@@ -102,6 +114,7 @@ impl Lab {
     }
 
     pub(super) fn of(desired: Desired, access: &Access) -> Self {
+        stay();
         let (host, others) = (namespace(), namespace());
         let path = format!("/proc/{}/fd/{}", std::process::id(), others.as_raw_fd());
         inside(&host, || {

@@ -136,7 +136,7 @@ fn routed(lab: &Lab, tenant: u16, to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8
     ethernet(lab.mac(bridge(tenant).as_str()), station(tenant, 1), 0x0800, &packet)
 }
 
-/// One's own packet after an attack, by a way of its own: it cannot overtake, but may be heard elsewhere.
+/// One's own packet after an attack, by a way of its own: on one CPU it cannot overtake, but may be heard elsewhere.
 fn reaches(lab: &Lab, from: &Wire, attack: &[u8], to: &Wire, fence_way: &Wire) -> bool {
     from.send(attack);
     from.send(&harmless(1, 1));
