@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use bulkhead_api::id::MacAddr;
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare};
@@ -80,6 +81,21 @@ fn set(path: &str, value: &str) {
     std::fs::write(format!("/proc/sys/net/{path}"), value).unwrap();
 }
 
+/// A link sends nothing before the kernel, a while after its carrier came, gave it a queue (Linux, net/core/link_watch.c).
+fn wait_until_links_send() {
+    let latest = Instant::now() + Duration::from_secs(20);
+    loop {
+        #[expect(clippy::disallowed_methods, reason = "a test looks at its links by hand")]
+        let output = Command::new("ip").args(["-o", "link", "show", "up"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        if !text.contains("qdisc noop ") {
+            return;
+        }
+        assert!(Instant::now() < latest, "links without a queue: {text}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Address of a lease of a tenant's first network.
 pub(super) fn address(tenant: u16, lease: u8) -> Ipv4Addr {
     let [a, b] = tenant.to_be_bytes();
@@ -142,7 +158,11 @@ impl Lab {
                     ));
                     ip(&format!("link set {theirs} netns {path}"));
                     ip(&format!("link set {ours} master {bridge} up"));
+                }
+                // Only now: a bridge takes the lowest address of its ports, and forgets its neighbours when that changes.
+                for lease in [1, 2_u16] {
                     let at = address(tenant, lease.to_be_bytes()[1]);
+                    let mac = sample::mac(tenant, lease, 1);
                     ip(&format!("neigh add {at} lladdr {mac} dev {bridge} nud permanent"));
                 }
             }
@@ -163,6 +183,9 @@ impl Lab {
             }
             ip("link set out0 up");
         });
+        for namespace in [&host, &others] {
+            inside(namespace, wait_until_links_send);
+        }
         let wanted = compile(&desired, access).ruleset;
         let lab = Self { host, others, nft: nft(), desired, wanted };
         lab.apply(&lab.wanted);
