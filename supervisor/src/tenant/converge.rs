@@ -299,5 +299,8 @@ fn note(
 }
 
 #[cfg(test)]
+#[path = "converge_sim.rs"]
+mod sim;
+#[cfg(test)]
 #[path = "converge_tests.rs"]
 mod tests;
