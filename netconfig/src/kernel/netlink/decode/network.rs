@@ -72,9 +72,19 @@ pub(super) fn route(payload: &[u8], names: &Names, _: &RawLinks, to: &mut Observ
             1 => found.destination = ip(*family, value),
             4 => found.link = word(value),
             5 => found.via = ip(*family, value),
-            6 => found.metric = word(value).unwrap_or_default(),
+            6 => {
+                let Some(metric) = word(value) else {
+                    return unreadable(to, "route", "its metric is cut short");
+                };
+                found.metric = metric;
+            }
             9 => found.hops = hops(*family, value),
-            15 => found.table = word(value).unwrap_or(found.table),
+            15 => {
+                let Some(table) = word(value) else {
+                    return unreadable(to, "route", "its table is cut short");
+                };
+                found.table = table;
+            }
             18 => {
                 found.via =
                     value.get(2..).and_then(|rest| ip(u8::try_from(short(value)?).ok()?, rest))
@@ -169,12 +179,27 @@ pub(super) fn rule(payload: &[u8], _: &Names, _: &RawLinks, to: &mut Observed) {
     for (kind, value) in each(payload.get(12..).unwrap_or_default()) {
         match kind {
             3 => iif = text(value).and_then(|name| name.parse().ok()),
-            6 => priority = word(value).unwrap_or_default(),
+            6 => {
+                let Some(read) = word(value) else {
+                    return unreadable(to, "rule", "its priority is cut short");
+                };
+                priority = read;
+            }
             10 => mark = word(value).filter(|mark| *mark != 0),
             14 if word(value) == Some(u32::MAX) => {}
-            15 => table = word(value).unwrap_or(table),
+            15 => {
+                let Some(read) = word(value) else {
+                    return unreadable(to, "rule", "its table is cut short");
+                };
+                table = read;
+            }
             16 => mask = word(value),
-            21 => protocol = byte(value).unwrap_or_default(),
+            21 => {
+                let Some(read) = byte(value) else {
+                    return unreadable(to, "rule", "its protocol is cut short");
+                };
+                protocol = read;
+            }
             _ => plain = false,
         }
     }

@@ -180,3 +180,18 @@ proptest! {
         read_all(&payload[..end]);
     }
 }
+
+/// With a table of the header instead, a rule would be proved to lead elsewhere than it does.
+#[test]
+fn a_table_that_is_cut_short_makes_its_route_or_rule_unreadable() {
+    type Read = fn(&[u8], &super::Names, &super::link::RawLinks, &mut Observed);
+    for read in [super::network::route as Read, super::network::rule] {
+        let mut payload = vec![2, 0, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0];
+        payload.extend([6, 0, 15, 0, 1, 2, 0, 0]);
+        let mut observed = Observed::default();
+        read(&payload, &super::Names::new(), &super::link::RawLinks::default(), &mut observed);
+        assert_eq!(observed.unreadable.len(), 1);
+        assert_eq!(observed.unreadable[0].reason, "its table is cut short");
+        assert!(observed.foreign_rules.is_empty() && observed.foreign_routes.is_empty());
+    }
+}
