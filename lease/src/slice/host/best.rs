@@ -51,18 +51,19 @@ impl Digits {
     }
 }
 
-/// A byte for each kind, with its highest bit free.
-fn packed(counts: &[u8]) -> Vec<u64> {
-    counts
-        .chunks(8)
-        .map(|eight| eight.iter().rev().fold(0, |all, &count| all << 8 | u64::from(count)))
-        .collect()
+/// A byte for each kind, with its highest bit free; no more than 16 kinds have few enough ways.
+type Packed = [u64; 2];
+
+fn packed(counts: &[u8]) -> Packed {
+    let word = |eight: &[u8]| eight.iter().rev().fold(0, |all, &count| all << 8 | u64::from(count));
+    let (low, high) = counts.split_at(counts.len().min(8));
+    [word(low), word(high)]
 }
 
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
 /// Whether no byte of `part` is above that of `of`.
-fn within(part: &[u64], of: &[u64]) -> bool {
+fn within(part: Packed, of: Packed) -> bool {
     part.iter().zip(of).all(|(part, of)| (of | HIGH).wrapping_sub(*part) & HIGH == HIGH)
 }
 
@@ -76,10 +77,14 @@ pub(super) fn divide(kinds: &Kinds<'_>, lists: &[Vec<Choice>]) -> (Vec<Option<Ch
         *way = Some(Way { cost: Cost::default(), choice: None });
     }
     layers.push(first);
-    let rests: Vec<Vec<u64>> = (0..digits.ways()).map(|n| packed(&digits.counts(n))).collect();
+    let rests: Vec<Packed> = (0..digits.ways()).map(|n| packed(&digits.counts(n))).collect();
+    let mut before: Option<&Vec<Choice>> = None;
     for list in lists {
-        let next = layers.last().map(|layer| step(layer, list, &digits, &rests));
+        // Of equal GPUs beside each other the first ones are touched: whoever left one out takes none of the next.
+        let again = before == Some(list);
+        let next = layers.last().map(|layer| step(layer, list, again, &digits, &rests));
         layers.extend(next);
+        before = Some(list);
     }
     let mut number = layers.last().and_then(|last| cheapest(last, &digits)).unwrap_or(all);
     let left = digits.counts(number);
@@ -98,19 +103,23 @@ pub(super) fn divide(kinds: &Kinds<'_>, lists: &[Vec<Choice>]) -> (Vec<Option<Ch
 fn step(
     layer: &[Option<Way>],
     list: &[Choice],
+    again: bool,
     digits: &Digits,
-    rests: &[Vec<u64>],
+    rests: &[Packed],
 ) -> Vec<Option<Way>> {
     let untouched = |way: &Option<Way>| way.map(|way| Way { choice: None, ..way });
     let mut next: Vec<Option<Way>> = layer.iter().map(untouched).collect();
-    let parts: Vec<(usize, Vec<u64>, &Choice)> = list
+    let parts: Vec<(usize, Packed, &Choice)> = list
         .iter()
         .map(|choice| (digits.number(&choice.counts), packed(&choice.counts), choice))
         .collect();
     for ((number, way), rest) in layer.iter().enumerate().zip(rests) {
         let Some(way) = way else { continue };
+        if again && way.choice.is_none() {
+            continue;
+        }
         for ((taken, part, choice), at) in parts.iter().zip(0_u32..) {
-            if !within(part, rest) {
+            if !within(*part, *rest) {
                 continue;
             }
             let cost = way.cost.plus(choice.cost);

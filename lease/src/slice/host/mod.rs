@@ -49,6 +49,21 @@ pub struct Gpu<'a> {
     pub taken: bool,
 }
 
+impl Gpu<'_> {
+    /// Whether it can serve the same at the same cost, whatever is asked.
+    fn is_like(&self, other: &Self) -> bool {
+        let same_slices = match (self.slices, other.slices) {
+            (Some((table, values)), Some((its_table, its_values))) => {
+                std::ptr::eq(table, its_table) && std::ptr::eq(values, its_values)
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        let facts = |gpu: &Self| (gpu.node, gpu.mode, gpu.switchable, gpu.taken);
+        same_slices && facts(self) == facts(other) && self.standing == other.standing
+    }
+}
+
 /// One thing that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wanted {
@@ -113,8 +128,12 @@ pub struct TooMany {
 /// [`TooMany`]: for what no host has room for by far.
 pub fn plan(gpus: &[Gpu<'_>], wanted: &[Wanted], near: &Near) -> Result<HostPlan, TooMany> {
     let kinds = Kinds::of(wanted)?;
-    let lists: Vec<Vec<option::Choice>> =
-        gpus.iter().map(|gpu| option::choices(gpu, &kinds, near)).collect();
+    let mut lists: Vec<Vec<option::Choice>> = Vec::with_capacity(gpus.len());
+    for (at, gpu) in gpus.iter().enumerate() {
+        let same = gpus.iter().take(at).position(|other| gpu.is_like(other));
+        let list = same.and_then(|same| lists.get(same).cloned());
+        lists.push(list.unwrap_or_else(|| option::choices(gpu, &kinds, near)));
+    }
     let (chosen, left) = best::divide(&kinds, &lists);
     let mut plan = HostPlan::default();
     let mut open = kinds.requests.clone();
