@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bulkhead_qemu_tests::artifacts::Workspace;
-use bulkhead_qemu_tests::lab::{self, bench, bench_firewall, bench_lease, bench_net, up};
+use bulkhead_qemu_tests::lab::{
+    self, bench, bench_firewall, bench_lease, bench_mig, bench_net, up,
+};
 use bulkhead_qemu_tests::vm::Lane;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -59,6 +61,8 @@ enum Bench {
     Firewall,
     /// What the network of 200 tenants costs
     Net,
+    /// What planning MIG slices costs, and serves
+    Mig,
 }
 
 fn run(command: Command) -> Result<ExitCode> {
@@ -75,6 +79,7 @@ fn run(command: Command) -> Result<ExitCode> {
                 Bench::Lease => bench_lease::lease(&workspace, quick)?,
                 Bench::Firewall => bench_firewall::firewall(&workspace)?,
                 Bench::Net => bench_net::net(&workspace, quick)?,
+                Bench::Mig => bench_mig::mig(&workspace)?,
             };
             if !good {
                 return Ok(ExitCode::FAILURE);

@@ -19,6 +19,7 @@
 //! | [`class`] | each class of resources: given, looked at, sanitised |
 //! | [`receipts`] | what was sanitised: signed, one after the other |
 //! | [`proof`] | whether leases share anything: observed, proved, signed |
+//! | [`gpu`] | GPUs: what their troubles mean |
 //! | [`metal`] | the host as a whole: handed over to a tenant, and back from one |
 //! | [`oci`] | images from the site's cache |
 //! | [`socket`] | the same state for this host's own people |
@@ -36,6 +37,7 @@ pub mod class;
 pub mod daemon;
 pub mod events;
 pub mod files;
+pub mod gpu;
 pub mod host;
 pub mod ledger;
 pub mod metal;

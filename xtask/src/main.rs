@@ -74,7 +74,7 @@ enum Command {
     },
     /// Measure, beside the floor or peer of the same run: cargo xtask bench boot
     Bench {
-        /// What to measure: boot, lease, firewall, net.
+        /// What to measure: boot, lease, firewall, net, mig.
         name: String,
         /// Fewer repetitions.
         #[arg(long)]
@@ -121,6 +121,7 @@ fn run(command: Command) -> Result<()> {
                 "lease" => programs::build_with_examples(&["lease_speed"])?,
                 "firewall" => programs::build_with_examples(&["firewall_speed"])?,
                 "net" => programs::build_with_examples(&["firewall_speed", "links_speed"])?,
+                "mig" => programs::build_with_examples(&["slice_speed"])?,
                 _ => programs::build()?,
             }
             let quick = quick.then_some("--quick");

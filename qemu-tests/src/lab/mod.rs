@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod bench_firewall;
 pub mod bench_lease;
+pub mod bench_mig;
 pub mod bench_net;
 mod goal;
 pub mod state;

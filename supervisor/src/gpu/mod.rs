@@ -1,0 +1,3 @@
+//! GPUs of the host.
+
+pub mod health;
