@@ -103,48 +103,58 @@ nvml! {
         nvlink(call, device, link)?;
         out.set(sys::nvmlIntNvLinkDeviceType_enum_NVML_NVLINK_DEVICE_TYPE_SWITCH)
     };
-    fn nvmlDeviceGetGpuFabricInfo(device: Handle, out: Out<sys::nvmlGpuFabricInfo_t>) |call| {
-        whole(call, device)?;
-        out.set(sys::nvmlGpuFabricInfo_t {
-            clusterUuid: [0; 16],
-            status: 0,
-            cliqueId: 0,
-            state: state(call, device)?,
-        })
-    };
+    fn nvmlDeviceGetGpuFabricInfo(device: Handle, out: Out<Fabric>)
+        |call| out.set(fabric(call, device)?);
     fn nvmlDeviceGetGpuFabricInfoV(device: Handle, out: Versioned) |call| {
-        let state = state(call, device)?;
-        let two = version_of::<sys::nvmlGpuFabricInfo_v2_t>(2);
-        let three = version_of::<sys::nvmlGpuFabricInfo_v3_t>(3);
+        let of = fabric(call, device)?;
+        let two = version_of::<Fabric2>(2);
+        let three = version_of::<Fabric3>(3);
         if out.version()? == two {
-            return out.set(two, sys::nvmlGpuFabricInfo_v2_t {
-                version: two,
-                clusterUuid: [0; 16],
-                status: 0,
-                cliqueId: 0,
-                state,
-                healthMask: 0,
-            });
+            return out.set(two, Fabric2 { version: two, of, health_mask: 0 });
         }
-        out.set(three, sys::nvmlGpuFabricInfo_v3_t {
-            version: three,
-            clusterUuid: [0; 16],
-            status: 0,
-            cliqueId: 0,
-            state,
-            healthMask: 0,
-            healthSummary: 0,
-        })
+        out.set(three, Fabric3 { version: three, of, health_mask: 0, health_summary: 0 })
     };
 }
 
+/// `nvmlGpuFabricInfo_t`. The state is one byte in nvml.h and a word in nvidia-ml-py: a word holds
+/// both, where the byte would leave what follows it unwritten.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Fabric {
+    cluster: [u8; 16],
+    status: u32,
+    clique: u32,
+    state: u32,
+}
+
+/// `nvmlGpuFabricInfo_v2_t`.
+#[repr(C)]
+struct Fabric2 {
+    version: u32,
+    of: Fabric,
+    health_mask: u32,
+}
+
+/// `nvmlGpuFabricInfo_v3_t`; the summary is a byte in nvml.h.
+#[repr(C)]
+struct Fabric3 {
+    version: u32,
+    of: Fabric,
+    health_mask: u32,
+    health_summary: u32,
+}
+
+const _: () = assert!(size_of::<Fabric>() == size_of::<sys::nvmlGpuFabricInfo_t>());
+const _: () = assert!(size_of::<Fabric2>() == size_of::<sys::nvmlGpuFabricInfo_v2_t>());
+const _: () = assert!(size_of::<Fabric3>() == size_of::<sys::nvmlGpuFabricInfo_v3_t>());
+
 /// Registered with a fabric manager where there are NVLinks.
-fn state(call: &Call, device: Handle) -> Result<u8, Code> {
+fn fabric(call: &Call, device: Handle) -> Result<Fabric, Code> {
     let linked = !whole(call, device)?.links.nvlinks.is_empty();
     let state = if linked {
         sys::NVML_GPU_FABRIC_STATE_COMPLETED
     } else {
         sys::NVML_GPU_FABRIC_STATE_NOT_SUPPORTED
     };
-    Ok(u8::try_from(state).unwrap_or(0))
+    Ok(Fabric { cluster: [0; 16], status: 0, clique: 0, state: state.into() })
 }
