@@ -156,5 +156,5 @@ fn fabric(call: &Call, device: Handle) -> Result<Fabric, Code> {
     } else {
         sys::NVML_GPU_FABRIC_STATE_NOT_SUPPORTED
     };
-    Ok(Fabric { cluster: [0; 16], status: 0, clique: 0, state: state.into() })
+    Ok(Fabric { cluster: [0; 16], status: 0, clique: 0, state })
 }

@@ -13,7 +13,8 @@ fn mig_on(key: &str) -> Gpu {
 
 #[test]
 fn the_drivers_default_order_gives_the_ids_of_public_transcripts() {
-    let cases: [(&[u32], &[Result<u32, Code>]); 4] = [
+    type Made = Result<u32, Code>;
+    let cases: [(&[u32], &[Made]); 4] = [
         (&[19, 19, 14, 9], &[Ok(13), Ok(11), Ok(3), Err(Code::INSUFFICIENT_RESOURCES)]),
         (&[9, 19, 14, 19], &[Ok(2), Ok(7), Ok(4), Ok(8)]),
         (&[19; 7], &[Ok(13), Ok(11), Ok(12), Ok(7), Ok(8), Ok(9), Ok(10)]),
