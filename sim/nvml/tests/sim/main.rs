@@ -1,6 +1,6 @@
 //! The library as other programs see it: the dynamic linker ([`symbols`]), the crate nvml-wrapper
 //! ([`wrapper`]), several processes at once ([`processes`]), Python ([`clients`]).
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod clients;
 mod common;
