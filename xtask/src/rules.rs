@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::phase::command;
 
 /// Which of our crates each may use; development dependencies are free.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("bulkhead-api", &[]),
     ("bulkhead-lease", &["bulkhead-api"]),
     ("bulkhead-netconfig", &["bulkhead-api", "bulkhead-lease"]),
@@ -21,15 +21,16 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("bulkhead-cli", &["bulkhead-api"]),
     ("bulkhead-qemu-tests", &["bulkhead-api", "bulkhead-lease"]),
     ("bulkhead-probe", &[]),
+    ("bulkhead-sim-nvml", &["bulkhead-api"]),
     ("xtask", &[]),
 ];
 
-/// Crates that are pure as a whole.
-const PURE_CRATES: [&str; 2] = ["api/src", "lease/src"];
+/// Crates, or folders of them, that are pure as a whole.
+const PURE_CRATES: [&str; 3] = ["api/src", "lease/src", "sim/nvml/src/model"];
 
 /// Crates whose files of these names are pure.
-const MIXED_CRATES: [&str; 5] =
-    ["netconfig/src", "pxe/src", "registry/src", "supervisor/src", "image"];
+const MIXED_CRATES: [&str; 6] =
+    ["netconfig/src", "pxe/src", "registry/src", "sim/nvml/src", "supervisor/src", "image"];
 const PURE_FILES: [&str; 9] =
     ["model", "plan", "merge", "check", "order", "place", "policy", "bindings", "transfer"];
 
