@@ -153,7 +153,7 @@ fn inventory(page: &mut Page, status: &HostStatus) {
         page.field("Disk", format!("{}{}", what.trim_end(), claim(status, &disk.claim)));
     }
     for gpu in &inventory.gpus {
-        page.field("GPU", format!("{} {} {}", gpu.bdf, gpu.model, rounded(gpu.memory)));
+        page.field("GPU", format!("{} {} {}{}", gpu.bdf, gpu.model, rounded(gpu.memory), cut(gpu)));
     }
     for clock in &inventory.ptp_clocks {
         page.field("PTP clock", format!("{} {}", clock.name, clock.clock_name));
