@@ -26,6 +26,7 @@ pub mod lease;
 pub mod link;
 pub mod local;
 pub mod machine;
+pub mod mig;
 pub mod network;
 #[cfg(feature = "sign")]
 pub mod receipt;
