@@ -44,6 +44,7 @@ use self::report::{Moment, report, same};
 use self::state::{Domain, Home, Link, State, Trouble};
 use self::whole::Whole;
 use crate::events::{self, Events, News};
+use crate::gpu::nvml::Nvml;
 use crate::host::load;
 use crate::host::service::Service;
 use crate::paths::Paths;
@@ -110,6 +111,7 @@ enum Seat {
 /// The node.
 pub struct Node {
     paths: Paths,
+    nvml: Arc<Nvml>,
     service: Service,
     ends: Ends,
     state: State,
@@ -165,6 +167,7 @@ impl Node {
             milestones: Milestones::load(&paths),
             access: None,
             whole: Whole::open(&paths),
+            nvml: Arc::new(Nvml::new(&paths.nvml)),
             seat: Seat::Absent,
             jobs: JoinSet::new(),
             asked: VecDeque::new(),

@@ -72,6 +72,19 @@ impl Nvml {
         &self.path
     }
 
+    /// PCI addresses of all GPUs, and of those that do not answer why not.
+    ///
+    /// # Errors
+    /// What keeps the library from being opened.
+    pub fn listed(&self) -> Result<Vec<Result<String, GpuError>>, GpuError> {
+        let count = self.ask(LIBRARY, "nvmlDeviceGetCount_v2", Session::count)?;
+        let address = |index: u32| {
+            let name = format!("number {index}");
+            self.ask(&name, "nvmlDeviceGetPciInfo_v3", move |session| session.address(index))
+        };
+        Ok((0..count).map(address).collect())
+    }
+
     /// Does something with an open library, for one GPU.
     ///
     /// # Errors
