@@ -209,13 +209,12 @@ fn make(
         let wanted = expected.map_or_else(|| "its number".to_owned(), |id| format!("number {id}"));
         return Err(read_back(gpu, &format!("{place}, {wanted}"), format!("{made}, number {id}")));
     }
-    if ours.is_none_or(|found| found.compute.is_empty()) {
-        if let Err(error) = gpus.driver.change(bdf, Change::CreateCompute(instance)) {
-            if fresh {
-                roll_back(gpus, gpu, instance);
-            }
-            return Err(failed(gpu)(error));
+    let empty = ours.is_none_or(|found| found.compute.is_empty());
+    if empty && let Err(error) = gpus.driver.change(bdf, Change::CreateCompute(instance)) {
+        if fresh {
+            roll_back(gpus, gpu, instance);
         }
+        return Err(failed(gpu)(error));
     }
     let after = gpus.driver.instances(bdf).map_err(failed(gpu))?;
     let found = at(&after, place).filter(|found| found.instance == instance).cloned();

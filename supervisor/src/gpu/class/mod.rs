@@ -138,10 +138,10 @@ fn nobody() -> Option<LeaseId> {
 }
 
 fn held(order: &Order) -> Result<&HeldGpu, ClassError> {
-    match &order.resource {
-        Resource::Gpu(gpu) => Ok(gpu),
-        other => Err(ClassError::Unsupported(format!("{other} is of another class"))),
+    if let Resource::Gpu(gpu) = &order.resource {
+        return Ok(gpu);
     }
+    Err(ClassError::Unsupported(format!("{} is of another class", order.resource)))
 }
 
 fn refused(doing: String, error: &dyn std::error::Error) -> ClassError {

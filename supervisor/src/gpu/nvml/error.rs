@@ -177,22 +177,25 @@ impl GpuError {
     #[must_use]
     pub fn refused(call: &'static str, gpu: &str, code: Code) -> Self {
         let gpu = gpu.to_owned();
-        match code {
-            Code::GpuIsLost => Self::Lost { gpu },
-            Code::DriverNotLoaded => Self::DriverNotLoaded,
-            code => Self::Refused { call, gpu, code },
+        if code == Code::GpuIsLost {
+            Self::Lost { gpu }
+        } else if code == Code::DriverNotLoaded {
+            Self::DriverNotLoaded
+        } else {
+            Self::Refused { call, gpu, code }
         }
     }
 
     /// An error of the safe wrapper, which types codes that it does not know by their number alone.
     #[must_use]
     pub fn wrapped(call: &'static str, gpu: &str, error: NvmlError) -> Self {
-        match error {
-            NvmlError::FailedToLoadSymbol(_) => Self::NoSymbol(call),
-            NvmlError::Utf8Error(error) => Self::garbage(call, gpu, error.to_string()),
-            NvmlError::IncorrectBits(bits) => Self::garbage(call, gpu, format!("{bits:?}")),
-            other => Self::refused(call, gpu, Code::from(u32::from(other))),
+        if matches!(error, NvmlError::FailedToLoadSymbol(_)) {
+            return Self::NoSymbol(call);
         }
+        if matches!(error, NvmlError::Utf8Error(_) | NvmlError::IncorrectBits(_)) {
+            return Self::garbage(call, gpu, error.to_string());
+        }
+        Self::refused(call, gpu, Code::from(u32::from(error)))
     }
 
     /// An answer that cannot be true.

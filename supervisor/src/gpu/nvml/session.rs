@@ -62,13 +62,12 @@ impl Session {
     /// [`GpuError::NoLibrary`], [`GpuError::DriverNotLoaded`], [`GpuError::Init`].
     pub fn open(path: &Path) -> Result<Self, GpuError> {
         let name: &OsStr = path.as_os_str();
-        let nvml = Nvml::builder().lib_path(name).init().map_err(|error| match error {
-            NvmlError::LibloadingError(why) => {
-                GpuError::NoLibrary { path: path.to_owned(), why: why.to_string() }
+        let nvml = Nvml::builder().lib_path(name).init().map_err(|error| {
+            if let NvmlError::LibloadingError(why) = error {
+                return GpuError::NoLibrary { path: path.to_owned(), why: why.to_string() };
             }
-            NvmlError::FailedToLoadSymbol(_) => GpuError::NoSymbol("nvmlInit_v2"),
-            NvmlError::DriverNotLoaded => GpuError::DriverNotLoaded,
-            other => GpuError::Init(Code::from(u32::from(other))),
+            let error = GpuError::wrapped("nvmlInit_v2", "all", error);
+            error.code().map_or(error, GpuError::Init)
         })?;
         let raw = Raw::open(name)?;
         let (handles, geometries) = (BTreeMap::new(), BTreeMap::new());
@@ -163,11 +162,7 @@ impl Session {
         let mode = self.mig_mode(gpu)?;
         match mode {
             Some(mode) if mode.current == on => Ok(Activation::Active),
-            Some(mode) if mode.pending == on => Ok(Activation::Pending(match Code::from(said) {
-                Code::InUse => Pending::Clients,
-                Code::ResetRequired => Pending::Reset,
-                _ => Pending::Platform,
-            })),
+            Some(mode) if mode.pending == on => Ok(Activation::Pending(pending(Code::from(said)))),
             _ => {
                 let what = format!("that MIG is neither {on} nor about to be");
                 Err(GpuError::garbage("nvmlDeviceSetMigMode", gpu, what))
@@ -385,7 +380,7 @@ impl Session {
             throttle: told(
                 gpu,
                 "nvmlDeviceGetCurrentClocksThrottleReasons",
-                device.current_throttle_reasons_raw(),
+                device.current_throttle_reasons().map(|reasons| reasons.bits()),
             )?,
         })
     }
@@ -424,6 +419,17 @@ impl Session {
             all.push(XidEvent { gpu: gpu.clone(), xid: event.xid, instance: event.instance });
         }
         Ok(all)
+    }
+}
+
+/// What a mode waits for, by what was said when it was set.
+fn pending(said: Code) -> Pending {
+    if said == Code::InUse {
+        Pending::Clients
+    } else if said == Code::ResetRequired {
+        Pending::Reset
+    } else {
+        Pending::Platform
     }
 }
 
