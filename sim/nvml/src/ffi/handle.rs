@@ -29,8 +29,6 @@ pub(super) enum Kind {
 pub(super) struct Handle(*mut std::ffi::c_void);
 
 impl Handle {
-    pub(super) const NULL: Self = Self(std::ptr::null_mut());
-
     fn new(kind: Kind, gpu: u32, instance: u32, compute: u32, generation: u32) -> Self {
         let bits = MARK << 56
             | u64::from(kind as u8) << 52

@@ -32,7 +32,7 @@ pub(super) fn shown_slices<'a>(
 }
 
 /// A GPU with its model, for calls that a model without MIG does not have.
-fn mig_gpu<'a>(machine: &'a Machine, device: Handle) -> Result<(&'a Gpu, &'static Model), Code> {
+fn mig_gpu(machine: &Machine, device: Handle) -> Result<(&Gpu, &'static Model), Code> {
     let gpu = device.device(machine)?.whole()?;
     gpu.mig_mode()?;
     Ok((gpu, gpu.model()?))

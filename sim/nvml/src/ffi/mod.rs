@@ -9,14 +9,20 @@
 #![expect(unsafe_code, reason = "a C library: exported names and the caller's pointers")]
 
 mod boundary;
+mod clocks;
 mod compute;
 mod device;
+mod errors;
 mod events;
+mod fields;
 mod handle;
 mod library;
+mod link;
 mod memory;
 mod mig;
 mod pointer;
+mod processes;
+mod sensors;
 mod stubs;
 
 /// Exports functions: name, parameters by the types of [`pointer`] and [`handle`], and a closure

@@ -24,10 +24,6 @@ impl<T> Out<T> {
         Ok(())
     }
 
-    pub(super) fn is_null(self) -> bool {
-        self.0.is_null()
-    }
-
     /// Refuses NULL before anything is changed.
     pub(super) fn need(self) -> Result<(), Code> {
         if self.0.is_null() { Err(Code::INVALID_ARGUMENT) } else { Ok(()) }

@@ -5,6 +5,7 @@
 //! - [`mig`]: MIG mode, GPU instances; [`compute`]: compute instances
 //! - [`events`]: what event sets wait for
 //! - [`lifecycle`]: reset, driver reload, reboot
+//! - [`limits`]: clocks and power
 //! - [`check`]: the rules that every state obeys, whatever wrote it
 
 pub mod check;
@@ -12,6 +13,7 @@ pub mod compute;
 pub mod events;
 pub mod gpu;
 pub mod lifecycle;
+pub mod limits;
 pub mod mig;
 
 use std::collections::BTreeMap;
