@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use bulkhead_api::mig::{Geometry, Instance, Placement};
 
-use super::nvml::model::{Activation, Client, ComputeInstance, GpuInstance, Identity};
+use super::nvml::model::{
+    Activation, Client, ComputeInstance, GpuInstance, Identity, Reading, XidEvent,
+};
+use super::nvml::owner::LIBRARY;
+use super::nvml::session::Session;
 use super::nvml::{GpuError, Nvml};
 
 /// A GPU driver. Everything is asked by the PCI address of the GPU, and nothing is destroyed that is not what was expected.
@@ -73,6 +77,25 @@ pub enum Changed {
     Compute(ComputeInstance),
     /// It is gone.
     Gone,
+}
+
+impl Nvml {
+    /// How a GPU is.
+    ///
+    /// # Errors
+    /// [`GpuError`].
+    pub fn reading(&self, gpu: &str) -> Result<Reading, GpuError> {
+        let of = gpu.to_owned();
+        self.ask(gpu, "readings", move |session| session.reading(&of))
+    }
+
+    /// XIDs since the last look.
+    ///
+    /// # Errors
+    /// [`GpuError`].
+    pub fn xids(&self) -> Result<Vec<XidEvent>, GpuError> {
+        self.ask(LIBRARY, "nvmlEventSetWait_v2", Session::xids)
+    }
 }
 
 impl Driver for Nvml {

@@ -33,6 +33,19 @@ pub fn observe(nvml: &Nvml, problems: &mut Vec<String>) -> Vec<Gpu> {
     gpus
 }
 
+/// What a GPU asks for so that it is well again; nothing where it is (NVML API reference,
+/// `NVML_FI_DEV_GET_GPU_RECOVERY_ACTION`).
+fn recovery(action: u64) -> Option<String> {
+    Some(match action {
+        0 => return None,
+        1 => "a reset".to_owned(),
+        2 => "a reboot of the host".to_owned(),
+        3 => "its peer-to-peer traffic to be drained".to_owned(),
+        4 => "to be drained and reset".to_owned(),
+        other => format!("recovery action {other}, which this version does not know"),
+    })
+}
+
 fn gpu(nvml: &Nvml, bdf: &str) -> Result<Gpu, GpuError> {
     let identity = nvml.identity(bdf)?;
     let mut gpu = Gpu {
@@ -45,6 +58,8 @@ fn gpu(nvml: &Nvml, bdf: &str) -> Result<Gpu, GpuError> {
         instances: Vec::new(),
         closed: None,
     };
+    let wants = nvml.reading(bdf)?.recovery_action.and_then(recovery);
+    gpu.closed = wants.map(|wants| format!("GPU {bdf} asks for {wants}"));
     if gpu.mig.is_some() {
         let read = nvml.geometry(bdf).and_then(|geometry| {
             Ok((Geometry::clone(&geometry), nvml.instances(bdf)?))
