@@ -84,9 +84,7 @@ impl GpuRequest {
                 let count = number("count", count.unwrap_or(1))?;
                 Ok(WantedGpus::Slices { profile: profile.clone(), count })
             }
-            (None, None, Some(whole)) => {
-                Ok(WantedGpus::Whole { count: number("whole", whole)? })
-            }
+            (None, None, Some(whole)) => Ok(WantedGpus::Whole { count: number("whole", whole)? }),
         }
     }
 }
@@ -185,9 +183,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_slices_of_a_profile_or_whole_gpus() {
-        let slices = |count| {
-            Ok(WantedGpus::Slices { profile: "3g.40gb".parse().unwrap(), count })
-        };
+        let slices = |count| Ok(WantedGpus::Slices { profile: "3g.40gb".parse().unwrap(), count });
         assert_eq!(request(r#"{"profile": "3g.40gb", "count": 2}"#).wanted(), slices(2));
         assert_eq!(request(r#"{"profile": "3g.40gb"}"#).wanted(), slices(1));
         assert_eq!(request(r#"{"whole": 1}"#).wanted(), Ok(WantedGpus::Whole { count: 1 }));

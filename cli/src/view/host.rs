@@ -103,8 +103,7 @@ fn cut(gpu: &Gpu) -> String {
                 format!("{name} at {}", place.start)
             };
             let slices: Vec<String> = gpu.instances.iter().map(name).collect();
-            let slices =
-                if slices.is_empty() { "no slices".to_owned() } else { slices.join(", ") };
+            let slices = if slices.is_empty() { "no slices".to_owned() } else { slices.join(", ") };
             format!(", MIG on: {slices}{closed}")
         }
     }

@@ -1,40 +1,55 @@
 //! GPUs for one lease: whole ones, and slices at explicit places beside those that are held, which stay where they are.
 //!
 //! A whole GPU is one of which nobody holds a part, and slices are cut from GPUs that nobody holds as a whole. GPUs on the
-//! lease's nodes come first, then those that are used already, so that whole ones stay for who needs them.
-//! Within a GPU every set of places is tried: slices that fit beside what is held are found.
+//! lease's nodes come first.
+//! Which GPU serves what, and where on it, is planned exactly by [`crate::slice`]; what is held never moves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_api::gpu::{HeldGpu, HeldSlice, WantedGpus};
 use bulkhead_api::inventory::{Gpu, Inventory};
-use bulkhead_api::mig::{Engines, Geometry, Placement, ProfileName};
+use bulkhead_api::mig::{Geometry, ProfileName};
 use bulkhead_api::resource::Resource;
 
 use super::request::Taken;
 use super::shortage::Lack;
+use crate::slice::host::{self, Mode, Near, Wanted};
+use crate::slice::{Hold, Mix, Standing, Table, Values};
 
-/// Places that are tried on one GPU before it is passed over: above what any known grid takes.
-const TRIES: u32 = 200_000;
+/// Geometries whose tables are kept: models of GPUs that one registry or host has to do with.
+const KEPT: usize = 64;
+
+/// A geometry's table and what its sets are worth, which take long to work out and are always the same.
+type Cut = Arc<(Table, Values)>;
+
+/// The cuts of a geometry; from an earlier call where there was one.
+fn cut(geometry: &Geometry) -> Cut {
+    static KNOWN: Mutex<Vec<(Geometry, Cut)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, cut)) = known.iter().find(|(of, _)| of == geometry) {
+        return Arc::clone(cut);
+    }
+    let table = Table::new(geometry);
+    let values = Values::solve(&table, &Mix::reference(geometry), &[], 1.0);
+    let values = values.unwrap_or_else(|_| Values::flexibility(&table));
+    let cut = Arc::new((table, values));
+    if known.len() >= KEPT {
+        known.remove(0);
+    }
+    known.push((geometry.clone(), Arc::clone(&cut)));
+    cut
+}
 
 /// A GPU with what is held of it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Board<'a> {
     gpu: &'a Gpu,
     node: Option<u32>,
     /// Somebody has it as a whole.
     whole: bool,
-    held: Vec<Placement>,
-}
-
-impl Board<'_> {
-    fn is_free(&self) -> bool {
-        !self.whole && self.held.is_empty()
-    }
-
-    fn geometry(&self) -> Option<&Geometry> {
-        self.gpu.geometry.as_ref().filter(|_| !self.whole)
-    }
+    standing: Vec<Standing>,
+    cut: Option<Cut>,
 }
 
 /// What is left of a host's GPUs.
@@ -45,7 +60,8 @@ pub(super) struct Gpus<'a> {
 }
 
 impl<'a> Gpus<'a> {
-    pub(super) fn of(inventory: &'a Inventory, taken: &Taken) -> Self {
+    /// `wanted`: whether GPUs are asked for at all.
+    pub(super) fn of(inventory: &'a Inventory, taken: &Taken, wanted: bool) -> Self {
         let quarantined = taken.quarantined.iter().filter_map(|resource| {
             if let Resource::Gpu(gpu) = resource { Some(gpu) } else { None }
         });
@@ -58,7 +74,12 @@ impl<'a> Gpus<'a> {
                 gpu,
                 node: function.and_then(|function| function.node),
                 whole: here.clone().any(|held| held.slice.is_none()),
-                held: here.filter_map(|held| Some(held.slice.as_ref()?.placement)).collect(),
+                standing: here
+                    .filter_map(|held| Some(held.slice.as_ref()?.placement))
+                    .map(|place| Standing { place, hold: Hold::Fixed })
+                    .collect(),
+                // Nobody asks for GPUs: nothing is worked out.
+                cut: gpu.geometry.as_ref().filter(|_| wanted).map(cut),
             }
         };
         let (open, closed): (Vec<&Gpu>, Vec<&Gpu>) =
@@ -75,57 +96,50 @@ impl<'a> Gpus<'a> {
         wanted: &[WantedGpus],
         nodes: &BTreeSet<u32>,
     ) -> Result<Vec<HeldGpu>, Lack> {
-        let mut slices: BTreeMap<&ProfileName, u32> = BTreeMap::new();
-        let mut whole = 0_u32;
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut requests = Vec::new();
         for wanted in wanted {
             match wanted {
                 WantedGpus::Slices { profile, count } => {
-                    let sum = slices.entry(profile).or_default();
-                    *sum = sum.saturating_add(*count);
+                    self.known(profile, *count)?;
+                    requests.extend((0..*count).map(|_| Wanted::Slice(profile.clone())));
                 }
-                WantedGpus::Whole { count } => whole = whole.saturating_add(*count),
+                WantedGpus::Whole { count } => requests.extend((0..*count).map(|_| Wanted::Whole)),
             }
         }
-        let mut boards = self.boards.clone();
-        let far = |board: &Board<'_>| board.node.is_none_or(|node| !nodes.contains(&node));
-        let mut held = Vec::new();
-        // Those that cannot be cut first, then those whose mode need not be changed.
-        boards.sort_by_key(|board| {
-            let cut = (board.gpu.geometry.is_some(), board.gpu.mig == Some(true));
-            (far(board), cut, board.gpu.bdf.clone())
-        });
-        let count = usize::try_from(whole).unwrap_or(usize::MAX);
-        let free = boards.iter().filter(|board| board.is_free()).count();
-        if count > free {
-            return Err(self.short("whole GPUs".to_owned(), whole, free));
+        let gpus: Vec<host::Gpu<'_>> = self.boards.iter().map(Board::plannable).collect();
+        let near = Near { nodes: nodes.clone(), required: false };
+        let plan = host::plan(&gpus, &requests, &near).map_err(|many| {
+            let wanted = u32::try_from(many.requests).unwrap_or(u32::MAX);
+            self.short("GPUs and slices".to_owned(), wanted, 0)
+        })?;
+        if let Some(rejected) = plan.rejected.first() {
+            let of_kind = |kind: &&Wanted| **kind == rejected.wanted;
+            let wanted = requests.iter().filter(of_kind).count();
+            let missing = plan.rejected.iter().filter(|other| other.wanted == rejected.wanted);
+            let free = wanted.saturating_sub(missing.count());
+            let what = match &rejected.wanted {
+                Wanted::Slice(profile) => format!("slices {profile}"),
+                Wanted::Whole => "whole GPUs".to_owned(),
+            };
+            return Err(self.short(what, u32::try_from(wanted).unwrap_or(u32::MAX), free));
         }
-        for board in boards.iter_mut().filter(|board| board.is_free()).take(count) {
-            board.whole = true;
-            held.push(HeldGpu { gpu: board.gpu.bdf.clone(), slice: None });
-        }
-        // The fullest first.
-        boards.sort_by_key(|board| {
-            let used: u32 = board.held.iter().map(|place| u32::from(place.size)).sum();
-            (far(board), std::cmp::Reverse(used), board.gpu.bdf.clone())
-        });
-        for (profile, count) in &slices {
-            self.known(profile, *count)?;
-        }
-        let mut left = slices.clone();
-        for board in &boards {
-            held.extend(most(board, &mut left));
-        }
-        match left.iter().find(|(_, count)| **count > 0) {
-            None => {
-                held.sort();
-                Ok(held)
-            }
-            Some((profile, missing)) => {
-                let wanted = slices.get(profile).copied().unwrap_or(*missing);
-                let free = usize::try_from(wanted.saturating_sub(*missing)).unwrap_or(0);
-                Err(self.short(format!("slices {profile}"), wanted, free))
-            }
-        }
+        let hold = |served: host::Served| {
+            let board = self.boards.get(served.gpu)?;
+            let slice = match (served.place, requests.get(served.request)?) {
+                (None, _) => None,
+                (Some(placement), Wanted::Slice(profile)) => {
+                    Some(HeldSlice { profile: profile.clone(), placement })
+                }
+                (Some(_), Wanted::Whole) => return None,
+            };
+            Some(HeldGpu { gpu: board.gpu.bdf.clone(), slice })
+        };
+        let mut held: Vec<HeldGpu> = plan.served.into_iter().filter_map(hold).collect();
+        held.sort();
+        Ok(held)
     }
 
     /// Whether the host has GPUs near: how many of the wanted ones could not be on these nodes.
@@ -167,84 +181,16 @@ impl<'a> Gpus<'a> {
     }
 }
 
-/// As many of the slices as one GPU takes, the largest first; they are taken off what is left.
-fn most(board: &Board<'_>, left: &mut BTreeMap<&ProfileName, u32>) -> Vec<HeldGpu> {
-    let Some(geometry) = board.geometry() else { return Vec::new() };
-    let mut wanted: Vec<(&ProfileName, u32, u8)> = Vec::new();
-    for (&profile, &count) in left.iter() {
-        let Some(known) = geometry.named(profile) else { continue };
-        let each = count.min(u32::from(geometry.grid()));
-        wanted.extend((0..each).map(|_| (profile, known.id, known.size)));
-    }
-    wanted.sort_by_key(|(profile, id, size)| (std::cmp::Reverse(*size), *id, (*profile).clone()));
-    let mut search = Search { geometry, best: Vec::new(), tries: TRIES };
-    search.go(&wanted, &mut Vec::new(), &mut board.held.clone());
-    let mut held = Vec::new();
-    for (profile, placement) in search.best {
-        if let Some(count) = left.get_mut(&profile) {
-            *count = count.saturating_sub(1);
-        }
-        let slice = Some(HeldSlice { profile: profile.clone(), placement });
-        held.push(HeldGpu { gpu: board.gpu.bdf.clone(), slice });
-    }
-    held
-}
-
-/// The largest set of slices that fits.
-struct Search<'g, 'p> {
-    geometry: &'g Geometry,
-    best: Vec<(&'p ProfileName, Placement)>,
-    tries: u32,
-}
-
-impl<'p> Search<'_, 'p> {
-    fn go(
-        &mut self,
-        wanted: &[(&'p ProfileName, u32, u8)],
-        chosen: &mut Vec<(&'p ProfileName, Placement)>,
-        held: &mut Vec<Placement>,
-    ) {
-        if chosen.len() > self.best.len() {
-            self.best.clone_from(chosen);
-        }
-        let hopeless = chosen.len() + wanted.len() <= self.best.len();
-        let Some(((name, id, _), rest)) = wanted.split_first() else { return };
-        if hopeless || self.tries == 0 {
-            return;
-        }
-        self.tries -= 1;
-        let profile = self.geometry.profile(*id);
-        let places: Vec<Placement> = profile.into_iter().flat_map(|p| p.placements()).collect();
-        // The end first: what is left free is then the part where larger ones begin.
-        for place in places.into_iter().rev() {
-            if fits(self.geometry, held, place) {
-                chosen.push((*name, place));
-                held.push(place);
-                self.go(rest, chosen, held);
-                held.pop();
-                chosen.pop();
-            }
-        }
-        self.go(rest, chosen, held);
-    }
-}
-
-/// Whether an instance can be there beside others: places, number of its kind, engines.
-fn fits(geometry: &Geometry, held: &[Placement], place: Placement) -> bool {
-    if held.iter().any(|other| other.meets(place)) {
-        return false;
-    }
-    let all = || held.iter().copied().chain([place]);
-    let most = geometry.profile(place.profile).map_or(0, |profile| profile.max_instances);
-    if all().filter(|other| other.profile == place.profile).count() > usize::from(most) {
-        return false;
-    }
-    let mut used = Engines::new();
-    for engines in all().filter_map(|other| Some(&geometry.profile(other.profile)?.engines)) {
-        for (kind, count) in engines {
-            let sum = used.entry(*kind).or_default();
-            *sum = sum.saturating_add(*count);
+impl Board<'_> {
+    fn plannable(&self) -> host::Gpu<'_> {
+        host::Gpu {
+            name: &self.gpu.bdf,
+            node: self.node,
+            mode: if self.gpu.mig == Some(true) { Mode::Mig } else { Mode::Whole },
+            switchable: true,
+            slices: self.cut.as_deref().map(|(table, values)| (table, values)),
+            standing: &self.standing,
+            taken: self.whole,
         }
     }
-    geometry.engine_limits().iter().all(|(kind, limit)| used.get(kind).is_none_or(|n| n <= limit))
 }

@@ -81,7 +81,7 @@ pub fn place(inventory: &Inventory, taken: &Taken, request: &Request) -> Result<
     }
     let ways = Ways::of(inventory, taken, request.cache);
     let near = Near::of(inventory, taken, &request.devices);
-    let gpus = Gpus::of(inventory, taken);
+    let gpus = Gpus::of(inventory, taken, !request.gpus.is_empty());
     let admitted: Vec<&Spot<'_>> = ground
         .spots
         .iter()

@@ -53,8 +53,11 @@ pub fn major(text: &str) -> Option<u32> {
 }
 
 fn read(path: &Path) -> Result<String, ClassError> {
-    let bytes = fs::read(path)
-        .map_err(|source| ClassError::Files { doing: "read", path: path.to_owned(), source })?;
+    let bytes = fs::read(path).map_err(|source| ClassError::Files {
+        doing: "read",
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -110,8 +110,11 @@ pub fn is_written(
     slice: &[PathBuf],
 ) -> Result<bool, ClassError> {
     let path = path(root, gpu);
-    let text = files::read_if_there(&path)
-        .map_err(|source| ClassError::Files { doing: "read", path: path.clone(), source })?;
+    let text = files::read_if_there(&path).map_err(|source| ClassError::Files {
+        doing: "read",
+        path: path.clone(),
+        source,
+    })?;
     let wanted = spec(root, lease, gpu, minor, slice).to_string();
     Ok(text.is_some_and(|text| text == wanted.as_bytes()))
 }
@@ -124,8 +127,10 @@ pub fn remove(root: &Path, gpu: &HeldGpu) -> Result<(), ClassError> {
     let path = path(root, gpu);
     match fs::remove_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => {
-            removed.map_err(|source| ClassError::Files { doing: "remove", path: path.clone(), source })
-        }
+        removed => removed.map_err(|source| ClassError::Files {
+            doing: "remove",
+            path: path.clone(),
+            source,
+        }),
     }
 }

@@ -61,9 +61,9 @@ fn gpu(nvml: &Nvml, bdf: &str) -> Result<Gpu, GpuError> {
     let wants = nvml.reading(bdf)?.recovery_action.and_then(recovery);
     gpu.closed = wants.map(|wants| format!("GPU {bdf} asks for {wants}"));
     if gpu.mig.is_some() {
-        let read = nvml.geometry(bdf).and_then(|geometry| {
-            Ok((Geometry::clone(&geometry), nvml.instances(bdf)?))
-        });
+        let read = nvml
+            .geometry(bdf)
+            .and_then(|geometry| Ok((Geometry::clone(&geometry), nvml.instances(bdf)?)));
         match read {
             Ok((geometry, instances)) => {
                 gpu.geometry = Some(geometry);

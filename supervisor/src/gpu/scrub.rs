@@ -55,8 +55,11 @@ impl ByDriver {
 impl Scrubber for ByDriver {
     fn scrub(&self, gpu: &HeldGpu, _: &Progress) -> Result<Scrubbed, ClassError> {
         let path = self.root.join(PARAMETERS);
-        let text = crate::files::read_if_there(&path)
-            .map_err(|source| ClassError::Files { doing: "read", path: path.clone(), source })?;
+        let text = crate::files::read_if_there(&path).map_err(|source| ClassError::Files {
+            doing: "read",
+            path: path.clone(),
+            source,
+        })?;
         let text = text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let found = match &text {
             None => "no such file",

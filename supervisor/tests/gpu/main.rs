@@ -1,5 +1,9 @@
 //! GPUs and slices against the simulated NVML: the whole class, as the supervisor uses it.
-#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is not as it should be"
+)]
 
 mod cut;
 mod sim;
@@ -137,7 +141,10 @@ fn a_neighbours_slice_is_never_touched() {
             let kept = again.given().unwrap();
             assert_eq!(kept.gpus.len(), 1);
             assert_eq!((kept.gpus[0].generation, kept.gpus[0].stage), (1, Stage::Made));
-            assert_eq!(again.found().unwrap(), [(lease("neighbour"), Resource::Gpu(other.clone()))]);
+            assert_eq!(
+                again.found().unwrap(),
+                [(lease("neighbour"), Resource::Gpu(other.clone()))]
+            );
         }
     });
 }
@@ -161,7 +168,10 @@ fn a_place_that_is_somebodys_is_refused_whoever_has_it() {
         assert!(error.contains("no record knows whose it is"), "{error}");
         let found = class.found().unwrap();
         let (nobody, stray) = found.iter().find(|(id, _)| *id != lease("a")).unwrap();
-        assert_eq!((nobody.to_string().as_str(), stray), ("bulkhead/lost", &Resource::Gpu(first(sim))));
+        assert_eq!(
+            (nobody.to_string().as_str(), stray),
+            ("bulkhead/lost", &Resource::Gpu(first(sim)))
+        );
         let mut back = order("b", &first(sim));
         back.lease = nobody.clone();
         class.erase(&back).unwrap();

@@ -63,8 +63,7 @@ fn nodes(
     instance: Instance,
     compute: &ComputeInstance,
 ) -> Result<Vec<PathBuf>, ClassError> {
-    let numbers =
-        SliceNumbers { gpu: identity.minor, instance: instance.id, compute: compute.id };
+    let numbers = SliceNumbers { gpu: identity.minor, instance: instance.id, compute: compute.id };
     Ok(caps::nodes(&gpus.root, numbers)?.to_vec())
 }
 
@@ -151,8 +150,11 @@ fn switch(gpus: &Gpus, gpu: &HeldGpu, on: bool) -> Result<(), ClassError> {
         Activation::Pending(what) => {
             let clients = gpus.driver.clients(&gpu.gpu).unwrap_or_default();
             let who: Vec<String> = clients.iter().map(|client| client.pid.to_string()).collect();
-            let who =
-                if who.is_empty() { String::new() } else { format!("; processes {}", who.join(", ")) };
+            let who = if who.is_empty() {
+                String::new()
+            } else {
+                format!("; processes {}", who.join(", "))
+            };
             let word = if on { "on" } else { "off" };
             Err(not_now(gpu, format!("switching MIG {word} waits for {what}{who}")))
         }

@@ -76,7 +76,9 @@ fn destroy(
     if let Some(found) = at(&before, slice.placement) {
         for compute in &found.compute {
             let change = Change::DestroyCompute(found.instance, compute.clone());
-            gpus.driver.change(bdf, change).map_err(|error| who(gpus, gpu, found.instance.id, error))?;
+            gpus.driver
+                .change(bdf, change)
+                .map_err(|error| who(gpus, gpu, found.instance.id, error))?;
         }
         gpus.driver
             .change(bdf, Change::DestroyInstance(found.instance))

@@ -83,7 +83,9 @@ impl Gpus {
             match self.strays_of(&gpu) {
                 Ok(found) => strays.extend(found),
                 // What cannot be read is closed for new leases where hardware is listed; the others go on.
-                Err(error) => warn!(error = %Chain(&error), gpu, "slices of a GPU cannot be listed"),
+                Err(error) => {
+                    warn!(error = %Chain(&error), gpu, "slices of a GPU cannot be listed")
+                }
             }
         }
         let Some(nobody) = nobody() else { return Ok(Vec::new()) };

@@ -69,8 +69,7 @@ impl Given {
 
     /// Puts an entry in, or changes how far it is. A new one, and one that is made anew, gets the next generation.
     pub fn set(&mut self, lease: &LeaseId, gpu: &HeldGpu, stage: Stage, anew: bool) {
-        let known =
-            self.gpus.iter().position(|given| given.lease == *lease && given.gpu == *gpu);
+        let known = self.gpus.iter().position(|given| given.lease == *lease && given.gpu == *gpu);
         if known.is_none() || anew {
             self.generation = self.generation.saturating_add(1);
         }
@@ -114,7 +113,8 @@ pub fn load(path: &Path) -> Result<Given, ClassError> {
 /// [`ClassError::Refused`].
 pub fn store(path: &Path, given: &Given) -> Result<(), ClassError> {
     if let Some(folder) = path.parent() {
-        crate::files::directory(folder, 0o755).map_err(|error| refused("make a folder for", &error))?;
+        crate::files::directory(folder, 0o755)
+            .map_err(|error| refused("make a folder for", &error))?;
     }
     store_record(path, given).map_err(|error| refused("write", &error))
 }

@@ -10,8 +10,8 @@
 
 use std::ffi::{CStr, OsStr, c_char};
 
-use bulkhead_api::mig::report::{ReportedInstance, ReportedPlace, ReportedProfile};
 use bulkhead_api::mig::Placement;
+use bulkhead_api::mig::report::{ReportedInstance, ReportedPlace, ReportedProfile};
 use nvml_wrapper::{Device, Nvml};
 use nvml_wrapper_sys::bindings as sys;
 use tracing::debug;
@@ -172,8 +172,7 @@ impl Raw {
         let function = symbol!(self, nvmlDeviceGetGpuInstancePossiblePlacements_v2)?;
         let mut announced = 0;
         // SAFETY: without a buffer only the count is written.
-        let code =
-            unsafe { function(handle.0, profile, std::ptr::null_mut(), &raw mut announced) };
+        let code = unsafe { function(handle.0, profile, std::ptr::null_mut(), &raw mut announced) };
         check(call, gpu, code)?;
         let empty = sys::nvmlGpuInstancePlacement_t { start: 0, size: 0 };
         let mut buffer = [empty; MOST];
@@ -203,7 +202,10 @@ impl Raw {
         // SAFETY: NVML asks for room for as many as the GPU can have, which no GPU has so many of; both live through the call.
         let code = unsafe { function(handle.0, profile, buffer.as_mut_ptr(), &raw mut count) };
         check(call, gpu, code)?;
-        Ok(filled(call, gpu, &buffer, count)?.iter().map(|&handle| InstanceHandle(handle)).collect())
+        Ok(filled(call, gpu, &buffer, count)?
+            .iter()
+            .map(|&handle| InstanceHandle(handle))
+            .collect())
     }
 
     pub(super) fn instance(
@@ -236,9 +238,8 @@ impl Raw {
         };
         let mut created: sys::nvmlGpuInstance_t = std::ptr::null_mut();
         // SAFETY: the placement is read and the handle written within the call.
-        let code = unsafe {
-            function(handle.0, place.profile, &raw const placement, &raw mut created)
-        };
+        let code =
+            unsafe { function(handle.0, place.profile, &raw const placement, &raw mut created) };
         check(call, gpu, code)?;
         Ok(InstanceHandle(created))
     }

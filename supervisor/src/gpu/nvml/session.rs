@@ -19,8 +19,7 @@ use nvml_wrapper::{Device, Nvml};
 
 use super::error::{Code, GpuError};
 use super::model::{
-    Activation, Client, ComputeInstance, GpuInstance, Identity, MigMode, Pending, Reading,
-    XidEvent,
+    Activation, Client, ComputeInstance, GpuInstance, Identity, MigMode, Pending, Reading, XidEvent,
 };
 use super::raw::{Events, Handle, InstanceHandle, Raw};
 
@@ -93,7 +92,8 @@ impl Session {
         let device = device
             .map_err(|error| GpuError::wrapped("nvmlDeviceGetHandleByIndex_v2", &name, error))?;
         let pci = device.pci_info();
-        let pci = pci.map_err(|error| GpuError::wrapped("nvmlDeviceGetPciInfo_v3", &name, error))?;
+        let pci =
+            pci.map_err(|error| GpuError::wrapped("nvmlDeviceGetPciInfo_v3", &name, error))?;
         let bdf = kernel_bdf(&pci.bus_id);
         self.handles.insert(bdf.clone(), Raw::handle(&device));
         Ok(bdf)
@@ -142,7 +142,9 @@ impl Session {
     pub fn mig_mode(&mut self, gpu: &str) -> Result<Option<MigMode>, GpuError> {
         let mode = self.device(gpu)?.mig_mode();
         match mode.map_err(|error| GpuError::wrapped("nvmlDeviceGetMigMode", gpu, error)) {
-            Ok(mode) => Ok(Some(MigMode { current: mode.current == 1, pending: mode.pending == 1 })),
+            Ok(mode) => {
+                Ok(Some(MigMode { current: mode.current == 1, pending: mode.pending == 1 }))
+            }
             // A library that knows no MIG is of a time before it.
             Err(GpuError::NoSymbol(_)) => Ok(None),
             Err(error) if error.code() == Some(Code::NotSupported) => Ok(None),
@@ -218,11 +220,7 @@ impl Session {
         Ok(checked.into_iter().map(with).collect())
     }
 
-    fn compute(
-        &self,
-        gpu: &str,
-        handle: InstanceHandle,
-    ) -> Result<Vec<ComputeInstance>, GpuError> {
+    fn compute(&self, gpu: &str, handle: InstanceHandle) -> Result<Vec<ComputeInstance>, GpuError> {
         let mut compute = Vec::new();
         for number in 0..COMPUTE_PROFILES {
             let Some((profile, _)) = self.raw.compute_profile(gpu, handle, number)? else {
@@ -254,11 +252,7 @@ impl Session {
     ///
     /// # Errors
     /// [`GpuError`]; [`Code::InsufficientResources`] where somebody is there.
-    pub fn create_instance(
-        &mut self,
-        gpu: &str,
-        place: Placement,
-    ) -> Result<Instance, GpuError> {
+    pub fn create_instance(&mut self, gpu: &str, place: Placement) -> Result<Instance, GpuError> {
         let (handle, geometry) = (self.handle(gpu)?, self.geometry(gpu)?);
         let created = self.raw.create_instance(gpu, handle, place)?;
         let info = self.raw.instance(gpu, created)?;

@@ -122,10 +122,10 @@ impl FromStr for Name {
 #[must_use]
 pub fn names(holding: &Holding) -> BTreeSet<Name> {
     let devices = holding.devices.iter().filter_map(|device| device.id.parse().ok());
-    let gpus = holding.gpus.iter().map(|gpu| Name {
-        kind: gpu::cdi::KIND.to_owned(),
-        device: gpu::cdi::device(gpu),
-    });
+    let gpus = holding
+        .gpus
+        .iter()
+        .map(|gpu| Name { kind: gpu::cdi::KIND.to_owned(), device: gpu::cdi::device(gpu) });
     devices.chain(gpus).collect()
 }
 
