@@ -409,3 +409,40 @@ fn refusals_of_every_call_are_typed_by_their_number() {
         sim.nvml.identity(&gpu).unwrap();
     });
 }
+
+#[test]
+fn of_two_that_race_for_a_place_one_has_it_and_the_other_leaves_it_alone() {
+    on("of_two_that_race_for_a_place_one_has_it_and_the_other_leaves_it_alone", H100, |sim| {
+        sim.change(|machine| machine.gpu_mut(0)?.set_mig_mode(true).map(drop));
+        for round in 0..20 {
+            let held = upper(sim);
+            // Each with a library and a record of its own, as two programs have them.
+            let racers = ["x", "y"].map(|name| {
+                let mut paths = sim.paths.clone();
+                paths.state = sim.paths.state.join(name);
+                let nvml = Arc::new(Nvml::new(&sim.paths.nvml)) as Arc<dyn Driver>;
+                let scrubber = Arc::new(ByDriver::new(paths.root.clone()));
+                (name, Gpus::new(&paths, nvml, scrubber))
+            });
+            let given = std::thread::scope(|scope| {
+                let race = |(name, class): &(&str, Gpus)| class.attach(&order(name, &held));
+                let (race, [x, y]) = (&race, &racers);
+                let other = scope.spawn(move || race(y));
+                [race(x), other.join().unwrap()]
+            });
+            let winners = given.iter().filter(|given| given.is_ok()).count();
+            assert_eq!(winners, 1, "round {round}: {given:?}");
+            assert_eq!(sim.gpu(0).instances.len(), 1);
+            for ((name, class), given) in racers.iter().zip(&given) {
+                let known = class.given().unwrap().of(&lease(name), &held).is_some();
+                assert_eq!(known, given.is_ok(), "round {round}: {name}");
+                if given.is_ok() {
+                    let mut back = order(name, &held);
+                    back.weaker_erase = true;
+                    class.erase(&back).unwrap();
+                }
+            }
+            assert_eq!(sim.gpu(0).instances, []);
+        }
+    });
+}
