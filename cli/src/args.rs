@@ -42,7 +42,7 @@ pub enum Verb {
     Wait(WaitArgs),
     /// Show the console log of a lease's program
     Logs(LogsArgs),
-    /// Ask the supervisor of this very host
+    /// Ask the supervisor of this very host, or of another
     Host(HostArgs),
     /// Check isolation statements or receipts in a file with the fleet CA alone
     Verify(VerifyArgs),
@@ -210,7 +210,7 @@ pub enum HostVerb {
     Status {
         /// The supervisor.
         #[command(flatten)]
-        at: SocketArgs,
+        at: SupervisorArgs,
         /// How to show it
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
@@ -219,7 +219,7 @@ pub enum HostVerb {
     Prove {
         /// The supervisor.
         #[command(flatten)]
-        at: SocketArgs,
+        at: SupervisorArgs,
         /// How to show it; JSON is what verify reads
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
@@ -231,7 +231,7 @@ pub enum HostVerb {
     Receipts {
         /// The supervisor.
         #[command(flatten)]
-        at: SocketArgs,
+        at: SupervisorArgs,
         /// What to do about them; nothing shows them.
         #[command(subcommand)]
         verb: Option<ReceiptsVerb>,
@@ -249,7 +249,7 @@ pub enum HostVerb {
         verb: Option<QuarantineVerb>,
         /// The supervisor.
         #[command(flatten)]
-        at: SocketArgs,
+        at: SupervisorArgs,
         /// How to show it
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
@@ -261,7 +261,7 @@ pub enum HostVerb {
         verb: Option<LedgerVerb>,
         /// The supervisor.
         #[command(flatten)]
-        at: SocketArgs,
+        at: SupervisorArgs,
         /// How to show it
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
@@ -270,7 +270,7 @@ pub enum HostVerb {
     Events {
         /// The supervisor.
         #[command(flatten)]
-        at: SocketArgs,
+        at: SupervisorArgs,
         /// How to show it
         #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
         output: Format,
@@ -319,13 +319,17 @@ pub struct VerifyArgs {
     pub ca: Option<PathBuf>,
 }
 
-/// Where the supervisor listens.
+/// Which supervisor.
 #[derive(Debug, Args)]
-pub struct SocketArgs {
-    /// The supervisor's socket
+pub struct SupervisorArgs {
+    /// Ask another host, by way of the registry, in place of this very host
+    #[arg(long, global = true, value_name = "NAME")]
+    pub host: Option<String>,
+    /// The socket of the supervisor of this very host
     #[arg(
         long,
         global = true,
+        conflicts_with = "host",
         default_value = "/run/bulkhead/supervisor.sock",
         value_name = "PATH"
     )]

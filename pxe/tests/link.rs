@@ -5,7 +5,7 @@ mod lab;
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use bulkhead_api::link::rpc::{LogReply, LogRequest, down, up};
+use bulkhead_api::link::rpc::{Answer, Question, down, up};
 use bulkhead_api::link::{EnrolFacts, Hello};
 use bulkhead_api::machine::{BootStage, MachineAdmission};
 use bulkhead_api::site::SiteSpec;
@@ -47,7 +47,7 @@ fn text(body: up::Body) -> String {
         | up::Body::StatusJson(json)
         | up::Body::MachinesJson(json)
         | up::Body::HandOverJson(json) => String::from_utf8(json.to_vec()).unwrap(),
-        up::Body::Logs(reply) => format!("log {}", reply.id),
+        up::Body::Answer(answer) => format!("answer {}", answer.id),
         up::Body::Detached(_) => "detached".to_owned(),
     }
 }
@@ -342,13 +342,13 @@ async fn messages_pass_unchanged_both_ways() {
     let got = host.next().await.unwrap().unwrap();
     assert_eq!(got.host, HOST);
     assert_eq!(got.body, Some(down::Body::SignedSpecJson(signed.into())));
-    let request = LogRequest { id: 5, tenant: "acme".into(), lease: "llm".into(), lines: 10 };
-    let question = down::Body::Logs(request.clone());
+    let request = Question { id: 5, path: "/v1/receipts".into(), ..Question::default() };
+    let question = down::Body::Question(request.clone());
     down.send(Ok(lab::host::down(HOST, question.clone()))).unwrap();
     assert_eq!(host.next().await.unwrap().unwrap().body, Some(question));
-    let reply = LogReply { id: 5, text: "lines".into(), error: String::new() };
-    host.up.send(message(HOST, up::Body::Logs(reply.clone()))).unwrap();
-    assert_eq!(registry.message(HOST).await, up::Body::Logs(reply));
+    let answer = Answer { id: 5, status: 200, body: "[]".into() };
+    host.up.send(message(HOST, up::Body::Answer(answer.clone()))).unwrap();
+    assert_eq!(registry.message(HOST).await, up::Body::Answer(answer));
     drop(host);
     assert_eq!(text(registry.message(HOST).await), "detached");
     site.stop().await;

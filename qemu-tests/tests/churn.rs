@@ -30,6 +30,8 @@ use self::load::Load;
 const KILLS: usize = 200;
 /// How often the plug is pulled.
 const CUTS: usize = 10;
+/// How long a host works between its start and a cut, at most, one cut after the other.
+const WORK: [Duration; 2] = [Duration::from_secs(25), Duration::from_secs(6)];
 /// Everything taken back and sanitised, under emulation.
 const QUIET: Duration = Duration::from_secs(150);
 
@@ -124,13 +126,13 @@ fn a_host_whose_power_is_cut_10_times_keeps_its_ledger_and_converges() -> Result
                 let kept = guest.run("grep -c bulkhead-state /proc/mounts; true")?;
                 ensure!(!history.is_empty() || kept != "0", "no state on the disk");
             }
-            // Work at random, so that the cut falls into grants, erases and idleness alike.
-            let end = Instant::now() + Duration::from_millis(load.random(6000));
+            // Work at random, so that the cut falls into the start of what was held, into grants, erases and idleness alike.
+            let end = Instant::now() + load.within(WORK[cut % WORK.len()]);
             while Instant::now() < end {
                 load.step(scene)?;
                 history.sample(&mut guest)?;
             }
-            sleep(Duration::from_millis(load.random(900)));
+            sleep(load.within(Duration::from_millis(900)));
             println!(
                 "cut {cut} {:.1} s after power-on; {history}",
                 vm.powered_on().elapsed().as_secs_f64()

@@ -19,7 +19,7 @@ use crate::host::uevent::Uevents;
 use crate::node::state::{Home, Trouble};
 use crate::node::{self, Ends, Node, NodeError, ask};
 use crate::paths::Paths;
-use crate::socket::{self, View};
+use crate::socket::{self, Interface, View};
 use crate::storage::state::{self, StateHome};
 use crate::uplink;
 use crate::uplink::backoff::Backoff;
@@ -76,7 +76,6 @@ pub async fn run(mut paths: Paths, stop: impl Future<Output = ()>) -> Result<(),
     let status = watch::Sender::new(Arc::new(node::starting(&paths)));
     let events = Events::new(events::KEPT);
     let (uplink_events, uplink) = mpsc::channel(QUEUE);
-    let (logs, replies) = mpsc::channel(QUEUE);
     let (hand_overs, departures) = mpsc::channel(QUEUE);
     let (asks, asked) = mpsc::channel(ask::QUEUE);
     let view = View {
@@ -86,10 +85,11 @@ pub async fn run(mut paths: Paths, stop: impl Future<Output = ()>) -> Result<(),
         asks,
         user: ROOT,
     };
+    let interface = Interface::new(view.clone());
     let reports = status.subscribe();
     let hardware = Arc::new(Notify::new());
     let told = Arc::clone(&hardware);
-    let ends = Ends { uplink, logs, hand_overs, asks: asked, status, events, hardware };
+    let ends = Ends { uplink, hand_overs, asks: asked, status, events, hardware };
     let closed = matches!(home, Home::Closed(_));
     let node = Node::new(paths.clone(), home, service, ends);
 
@@ -104,7 +104,7 @@ pub async fn run(mut paths: Paths, stop: impl Future<Output = ()>) -> Result<(),
     });
     let up = paths.clone();
     parts.spawn(async move {
-        uplink::run(up, Backoff::LINK, reports, replies, departures, uplink_events).await;
+        uplink::run(up, Backoff::LINK, reports, interface, departures, uplink_events).await;
         Ok("uplink")
     });
     parts.spawn(async move {

@@ -41,8 +41,10 @@ const TESTS: [(&str, &[&str]); 1] = [(
     "bulkhead-supervisor",
     &[
         "ledger::",
+        "tenant::beside::",
         "tenant::cdi::",
         "tenant::converge::",
+        "tenant::look::",
         "tenant::plan::",
         "tenant::repair::",
         "tenant::tests::",

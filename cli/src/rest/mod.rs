@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bulkhead_api::document::{ApiError, Document, Kind, from_json};
 use bulkhead_api::fit::Fit;
-use bulkhead_api::id::{LeaseId, SiteName, TenantName};
+use bulkhead_api::id::{HostId, LeaseId, SiteName, TenantName};
 use bulkhead_api::time::Timestamp;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use ureq::http::{Response, StatusCode};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, RequestBuilder};
@@ -25,6 +25,8 @@ use crate::verbs::target::Target;
 
 /// The longest reply that is read: a list of 50,000 hosts with their hardware is a third of it.
 const MAX_REPLY: u64 = 1 << 30;
+/// An order waits for the end of a pass of the host, and then for a look at the whole of it.
+const ORDER: Duration = Duration::from_secs(350);
 /// A watch that says nothing for so long, not even a blank line, is dead.
 const SILENCE: Duration = Duration::from_secs(90);
 
@@ -171,6 +173,31 @@ impl Registry {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// What a host's supervisor answers to a path of its own interface.
+    ///
+    /// # Errors
+    /// [`RestError::Refused`] where it is out of reach, or says no.
+    pub fn ask_host<T: DeserializeOwned>(&self, host: &HostId, path: &str) -> Result<T, RestError> {
+        self.read(&supervisor_path(host, path))
+    }
+
+    /// Orders something of a host's supervisor; gives what became of it.
+    ///
+    /// # Errors
+    /// [`RestError::Refused`] where it is out of reach, or says no.
+    pub fn order_host<T: DeserializeOwned>(
+        &self,
+        host: &HostId,
+        path: &str,
+        order: &impl Serialize,
+    ) -> Result<T, RestError> {
+        let body = serde_json::to_vec(order).map_err(RestError::Write)?;
+        let request = self.with_token(self.agent.post(self.url(&supervisor_path(host, path))));
+        let request = request.config().timeout_recv_response(Some(ORDER)).build();
+        let reply = request.content_type("application/json").send(&body[..]);
+        self.json(&mut self.accepted(reply)?)
+    }
+
     /// A new ticket for a site.
     ///
     /// # Errors
@@ -238,6 +265,11 @@ impl Registry {
         let bytes = self.bytes(reply)?;
         from_json(&bytes).map_err(|source| RestError::Reply { server: self.server.clone(), source })
     }
+}
+
+/// The supervisor's `/v1/…`, as the registry passes it on.
+fn supervisor_path(host: &HostId, path: &str) -> String {
+    format!("/v1/hosts/{host}/supervisor/{}", path.trim_start_matches("/v1/"))
 }
 
 fn list_path(kind: Kind, tenant: Option<&TenantName>, watch: bool) -> String {

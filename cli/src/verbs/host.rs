@@ -1,7 +1,5 @@
 //! `host status`, `host events`, `host prove`, `host receipts`, and what leads to `ledger`: what the supervisor
-//! of this very host says.
-
-use std::path::Path;
+//! of a host says: of this very one, or of another by way of the registry.
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::local::Ledger;
@@ -16,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::error::VerbError;
 use super::get::pretty;
 use super::ledger;
+use super::supervisor::Supervisor;
 use crate::args::{Format, HostVerb, LedgerVerb, QuarantineVerb, ReceiptsVerb};
 use crate::console::Console;
-use crate::local;
+use crate::rest::Registry;
 use crate::view::host::page;
 use crate::view::isolation;
 use crate::view::ledger as view;
@@ -37,36 +36,41 @@ struct Event {
     detail: String,
 }
 
-pub(super) fn host(verb: &HostVerb, console: &mut Console) -> Result<(), VerbError> {
+pub(super) fn host(
+    verb: &HostVerb,
+    registry: impl Fn() -> Result<Registry, VerbError>,
+    console: &mut Console,
+) -> Result<(), VerbError> {
+    let of = |at| Supervisor::of(at, &registry);
     match verb {
         HostVerb::Status { at, output } => {
-            show::<HostStatus>(&at.socket, "/v1/host", *output, console, |status, console| {
+            show::<HostStatus>(&of(at)?, "/v1/host", *output, console, |status, console| {
                 page(status, console.now())
             })
         }
-        HostVerb::Prove { at, output, chain } => prove(&at.socket, *output, *chain, console),
+        HostVerb::Prove { at, output, chain } => prove(&of(at)?, *output, *chain, console),
         HostVerb::Receipts { verb: Some(ReceiptsVerb::Repair { yes }), at, .. } => {
-            ledger::repair_receipts(&at.socket, *yes, console)
+            ledger::repair_receipts(&of(at)?, *yes, console)
         }
         HostVerb::Receipts { verb: None, at, output, lease } => {
-            receipts(&at.socket, *output, lease.as_deref(), console)
+            receipts(&of(at)?, *output, lease.as_deref(), console)
         }
         HostVerb::Quarantine { verb: Some(QuarantineVerb::Retry { resource }), at, .. } => {
-            ledger::retry(&at.socket, resource.as_deref(), console)
+            ledger::retry(&of(at)?, resource.as_deref(), console)
         }
         HostVerb::Quarantine { verb: None, at, output } => {
-            ledger::quarantine(&at.socket, *output, console)
+            ledger::quarantine(&of(at)?, *output, console)
         }
         HostVerb::Ledger { verb: Some(LedgerVerb::Repair { yes }), at, .. } => {
-            ledger::repair(&at.socket, *yes, console)
+            ledger::repair(&of(at)?, *yes, console)
         }
         HostVerb::Ledger { verb: None, at, output } => {
-            show::<Ledger>(&at.socket, "/v1/ledger", *output, console, |held, console| {
+            show::<Ledger>(&of(at)?, "/v1/ledger", *output, console, |held, console| {
                 view::page(held, console.now())
             })
         }
         HostVerb::Events { at, output } => {
-            show::<Vec<Event>>(&at.socket, "/v1/events", *output, console, |events, console| {
+            show::<Vec<Event>>(&of(at)?, "/v1/events", *output, console, |events, console| {
                 table(events, console.now()).render(console.colour_out)
             })
         }
@@ -75,19 +79,19 @@ pub(super) fn host(verb: &HostVerb, console: &mut Console) -> Result<(), VerbErr
 
 /// Fails where a violation is shown.
 fn prove(
-    socket: &Path,
+    supervisor: &Supervisor<'_>,
     format: Format,
     chain: bool,
     console: &mut Console,
 ) -> Result<(), VerbError> {
     if chain {
         let path = "/v1/isolation/chain";
-        return show::<Vec<SignedStatement>>(socket, path, Format::Json, console, |_, _| {
+        return show::<Vec<SignedStatement>>(supervisor, path, Format::Json, console, |_, _| {
             String::new()
         });
     }
     let path = "/v1/isolation";
-    let signed: SignedStatement = local::ask(socket, path)?;
+    let signed: SignedStatement = supervisor.ask(path)?;
     let statement = signed.unchecked().map_err(VerbError::Told)?;
     let text = || isolation::page(&statement, console.now());
     let text = shown(&signed, path, format, text)?;
@@ -99,24 +103,23 @@ fn prove(
 }
 
 fn receipts(
-    socket: &Path,
+    supervisor: &Supervisor<'_>,
     format: Format,
     lease: Option<&str>,
     console: &mut Console,
 ) -> Result<(), VerbError> {
-    let path = match lease {
+    let lease = match lease {
         Some(lease) => {
             let (tenant, name) = lease.split_once('/').unwrap_or(("", lease));
-            let id = LeaseId { tenant: tenant.parse()?, name: name.parse()? };
-            format!("/v1/receipts?lease={id}")
+            Some(LeaseId { tenant: tenant.parse()?, name: name.parse()? })
         }
-        None => "/v1/receipts".to_owned(),
+        None => None,
     };
-    let signed: Vec<SignedReceipt> = local::ask(socket, &path)?;
+    let signed = supervisor.receipts(lease.as_ref())?;
     let read: Result<Vec<Receipt>, Refusal> = signed.iter().map(SignedReceipt::unchecked).collect();
     let receipts = read.map_err(VerbError::Told)?;
     let text = || receipt::table(&receipts, console.now()).render(console.colour_out);
-    let text = shown(&signed, &path, format, text)?;
+    let text = shown(&signed, "the receipts", format, text)?;
     Ok(console.print(format_args!("{text}"))?)
 }
 
@@ -138,13 +141,13 @@ pub(super) fn shown<T: Serialize>(
 }
 
 fn show<T: DeserializeOwned + Serialize>(
-    socket: &Path,
+    supervisor: &Supervisor<'_>,
     path: &str,
     format: Format,
     console: &mut Console,
     text: fn(&T, &Console) -> String,
 ) -> Result<(), VerbError> {
-    let value: T = local::ask(socket, path)?;
+    let value: T = supervisor.ask(path)?;
     let text = shown(&value, path, format, || text(&value, console))?;
     Ok(console.print(format_args!("{text}"))?)
 }

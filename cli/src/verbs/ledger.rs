@@ -1,7 +1,5 @@
-//! `host ledger`, `host quarantine` and `host receipts repair`: who holds what on this very host, what nobody gets, and
+//! `host ledger`, `host quarantine` and `host receipts repair`: who holds what on a host, what nobody gets, and
 //! what to do where that is damaged.
-
-use std::path::Path;
 
 use bulkhead_api::local::{ReceiptsRepair, Repair, RepairOrder, Retry, RetryOrder};
 use bulkhead_api::resource::Quarantined;
@@ -9,18 +7,18 @@ use bulkhead_api::status::HostStatus;
 
 use super::error::VerbError;
 use super::host::shown;
+use super::supervisor::Supervisor;
 use crate::args::Format;
 use crate::console::Console;
-use crate::local;
 use crate::view::ledger as view;
 
 /// Shows what is in quarantine.
 pub(super) fn quarantine(
-    socket: &Path,
+    supervisor: &Supervisor<'_>,
     format: Format,
     console: &mut Console,
 ) -> Result<(), VerbError> {
-    let kept = kept(socket)?;
+    let kept = kept(supervisor)?;
     if kept.is_empty() && matches!(format, Format::Table | Format::Wide) {
         console.complain(format_args!("nothing is in quarantine\n"));
         return Ok(());
@@ -32,15 +30,15 @@ pub(super) fn quarantine(
 
 /// Has what is in quarantine erased again.
 pub(super) fn retry(
-    socket: &Path,
+    supervisor: &Supervisor<'_>,
     resource: Option<&str>,
     console: &mut Console,
 ) -> Result<(), VerbError> {
     let resource = match resource {
-        Some(text) => Some(one(&kept(socket)?, text)?.resource.clone()),
+        Some(text) => Some(one(&kept(supervisor)?, text)?.resource.clone()),
         None => None,
     };
-    let Retry { again } = local::order(socket, "/v1/quarantine/retry", &RetryOrder { resource })?;
+    let Retry { again } = supervisor.order("/v1/quarantine/retry", &RetryOrder { resource })?;
     if again.is_empty() {
         console.complain(format_args!("nothing is in quarantine\n"));
     }
@@ -51,9 +49,13 @@ pub(super) fn retry(
 }
 
 /// Makes a new ledger, or shows what it would be.
-pub(super) fn repair(socket: &Path, yes: bool, console: &mut Console) -> Result<(), VerbError> {
+pub(super) fn repair(
+    supervisor: &Supervisor<'_>,
+    yes: bool,
+    console: &mut Console,
+) -> Result<(), VerbError> {
     let order = RepairOrder { apply: yes };
-    let done: Repair = local::order(socket, "/v1/ledger/repair", &order)?;
+    let done: Repair = supervisor.order("/v1/ledger/repair", &order)?;
     let text = view::repair(&done, console.now());
     console.print(format_args!("{text}"))?;
     if done.applied {
@@ -65,12 +67,12 @@ pub(super) fn repair(socket: &Path, yes: bool, console: &mut Console) -> Result<
 
 /// Puts a damaged chain of receipts aside, or shows what is wrong with it.
 pub(super) fn repair_receipts(
-    socket: &Path,
+    supervisor: &Supervisor<'_>,
     yes: bool,
     console: &mut Console,
 ) -> Result<(), VerbError> {
     let order = RepairOrder { apply: yes };
-    let done: ReceiptsRepair = local::order(socket, "/v1/receipts/repair", &order)?;
+    let done: ReceiptsRepair = supervisor.order("/v1/receipts/repair", &order)?;
     console.print(format_args!("{}", view::receipts(&done)))?;
     if done.applied {
         Ok(())
@@ -79,8 +81,8 @@ pub(super) fn repair_receipts(
     }
 }
 
-fn kept(socket: &Path) -> Result<Vec<Quarantined>, VerbError> {
-    let status: HostStatus = local::ask(socket, "/v1/host")?;
+fn kept(supervisor: &Supervisor<'_>) -> Result<Vec<Quarantined>, VerbError> {
+    let status: HostStatus = supervisor.ask("/v1/host")?;
     Ok(status.quarantine)
 }
 

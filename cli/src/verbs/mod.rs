@@ -11,11 +11,14 @@ mod ledger;
 mod login;
 mod logs;
 mod manifests;
+mod supervisor;
 pub mod target;
 mod ticket;
 mod verify;
 mod wait;
 mod watch;
+
+use std::path::Path;
 
 use clap::CommandFactory as _;
 
@@ -47,7 +50,10 @@ pub fn run(cli: &Cli, console: &mut Console) -> Result<(), VerbError> {
         }
         Verb::Wait(args) => wait::wait(&registry(cli, console)?, args, console),
         Verb::Logs(args) => logs::logs(&registry(cli, console)?, args, console),
-        Verb::Host(args) => host::host(&args.verb, console),
+        Verb::Host(args) => {
+            let home = console.config_home.clone();
+            host::host(&args.verb, || registry_of(cli, home.as_deref()), console)
+        }
         Verb::Verify(args) => verify::verify(cli.config.as_deref(), args, console),
         Verb::JoinTicket(args) => ticket::join_ticket(&registry(cli, console)?, args, console),
         Verb::Explain(args) => explain::explain(|console| registry(cli, console), args, console),
@@ -65,6 +71,10 @@ pub fn run(cli: &Cli, console: &mut Console) -> Result<(), VerbError> {
 
 /// The registry that was logged in to.
 fn registry(cli: &Cli, console: &Console) -> Result<Registry, VerbError> {
-    let path = config::path(cli.config.as_deref(), console.config_home.as_deref())?;
+    registry_of(cli, console.config_home.as_deref())
+}
+
+fn registry_of(cli: &Cli, config_home: Option<&Path>) -> Result<Registry, VerbError> {
+    let path = config::path(cli.config.as_deref(), config_home)?;
     Ok(Registry::new(&config::load(&path)?)?)
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use expect_test::expect_file;
+use serde_json::json;
 
 use crate::isolation::Fleet;
 use crate::receipts;
@@ -36,6 +37,12 @@ fn the_manual_shows_what_is_printed() {
     let receipts = receipts::chain(&fleet);
     scene.file("receipts.json", &serde_json::to_string(&receipts).unwrap());
     let _supervisor = supervisor::start(&socket, &statements, &receipts);
+    let of_host = |host: &str| format!("GET /v1/hosts/{host}/supervisor/receipts");
+    let receipts = serde_json::to_vec(&receipts[3..]).unwrap();
+    scene.registry.fleet().answer(&of_host("lab-01-000001"), 200, receipts);
+    let away = json!({ "reason": "Unavailable",
+        "message": "host lab-02-000007 is out of reach: site lab-02 is not connected; try again" });
+    scene.registry.fleet().answer(&of_host("lab-02-000007"), 503, away.to_string());
     let _other = crate::ledger::start(&scene.dir.path().join("other.sock"));
     expect_file!["../../../docs/cli.md"].assert_eq(&rerun(page, &scene));
 }
@@ -68,7 +75,7 @@ fn output(command: &str, scene: &Scene) -> String {
         _ => word.to_owned(),
     });
     let mut arguments: Vec<String> = arguments.collect();
-    if command.starts_with("host ") {
+    if command.starts_with("host ") && !command.contains("--host") {
         // The page tells of the ledger by a host that has something in quarantine.
         let kept = ["host ledger", "host quarantine"].iter().any(|verb| command.starts_with(verb));
         let socket = if kept { "other.sock" } else { "supervisor.sock" };

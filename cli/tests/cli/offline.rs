@@ -104,7 +104,7 @@ fn help_is_for_standard_output_and_names_every_verb() {
           delete       Delete an object, or what a file describes
           wait         Wait until an object is observed in a state
           logs         Show the console log of a lease's program
-          host         Ask the supervisor of this very host
+          host         Ask the supervisor of this very host, or of another
           verify       Check isolation statements or receipts in a file with the fleet CA alone
           join-ticket  Make a one-time secret with which a site joins the fleet
           explain      Explain why an object is as it is, where a lease would fit, or what a field means

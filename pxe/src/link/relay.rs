@@ -1,7 +1,7 @@
 //! Who is attached, and what of it the registry does not know yet.
 //!
 //! ```text
-//!   host stream ──up──► HostLine { latest hello, latest status, log replies } ──take──► uplink
+//!   host stream ──up──► HostLine { latest hello, latest status, answers } ──take──► uplink
 //!   host stream ◄─queue── HostLine ◄──down── uplink
 //! ```
 //!
@@ -13,21 +13,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bulkhead_api::id::HostId;
-use bulkhead_api::link::rpc::{Detached, Down, LogReply, Up, up};
+use bulkhead_api::link::rpc::{Answer, Detached, Down, Up, up};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 /// Messages on their way to one host. A host that lets so many wait is not reading.
 const DOWN_QUEUE: usize = 16;
-/// Log replies of one host that wait for the registry; older ones nobody waits for any more.
-const LOG_QUEUE: usize = 16;
+/// Answers of one host that wait for the registry; older ones nobody waits for any more.
+const ANSWER_QUEUE: usize = 16;
 
 /// What a host says that may be passed on.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum HostSays {
     Hello(Bytes),
     Status(Bytes),
-    Logs(LogReply),
+    Answer(Answer),
 }
 
 /// Why a message did not reach its host.
@@ -62,7 +62,7 @@ struct HostLine {
     detached_due: bool,
     /// The registry was told, or is about to be told, of a stream of this host.
     announced: bool,
-    logs: VecDeque<LogReply>,
+    answers: VecDeque<Answer>,
 }
 
 #[derive(Debug, Default)]
@@ -122,11 +122,11 @@ impl Relay {
                 (line.hello, line.hello_due, line.announced) = (Some(json), true, true);
             }
             HostSays::Status(json) => (line.status, line.status_due) = (Some(json), true),
-            HostSays::Logs(reply) => {
-                if line.logs.len() >= LOG_QUEUE {
-                    line.logs.pop_front();
+            HostSays::Answer(answer) => {
+                if line.answers.len() >= ANSWER_QUEUE {
+                    line.answers.pop_front();
                 }
-                line.logs.push_back(reply);
+                line.answers.push_back(answer);
             }
         }
         drop(inner);
@@ -161,7 +161,7 @@ impl Relay {
             line.hello_due = line.hello.is_some();
             line.announced = line.hello_due;
             line.status_due = line.status.is_some();
-            line.logs.clear();
+            line.answers.clear();
         }
         let connection = inner.connection;
         drop(inner);
@@ -218,7 +218,7 @@ impl HostLine {
         if std::mem::take(&mut self.status_due) {
             return self.status.clone().map(up::Body::StatusJson);
         }
-        self.logs.pop_front().map(up::Body::Logs)
+        self.answers.pop_front().map(up::Body::Answer)
     }
 }
 

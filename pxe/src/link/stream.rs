@@ -123,7 +123,7 @@ impl HostStream {
                 HostSays::Hello(json)
             }
             up::Body::StatusJson(json) => HostSays::Status(json),
-            up::Body::Logs(reply) => HostSays::Logs(reply),
+            up::Body::Answer(answer) => HostSays::Answer(answer),
             up::Body::HandOverJson(json) => return self.asked_for_hand_over(&json).await.map(Some),
             up::Body::MachinesJson(_) | up::Body::Detached(_) => {
                 return Err(Status::invalid_argument("body: only a site says this"));

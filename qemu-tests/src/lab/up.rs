@@ -89,13 +89,21 @@ pub fn up(workspace: &Workspace, wish: Wish) -> Result<()> {
     Ok(())
 }
 
-const NEXT: [(&str, &str); 7] = [
+const NEXT: [(&str, &str); 9] = [
     ("cargo xtask cli -- get hosts", "every machine that the site has seen"),
     ("cargo xtask cli -- describe lease demo/demo", "what the lease holds, and why it is so"),
     ("cargo xtask cli -- logs demo/demo", "what the tenant's program printed"),
     ("cargo xtask cli -- logs acme/guest", "the console of a tenant's virtual machine"),
     ("cargo xtask cli -- apply -f examples/lease.yaml", "one more lease"),
     ("cargo xtask cli -- delete lease demo/demo --wait", "taken back, observed gone"),
+    (
+        "cargo xtask cli -- host prove --host lab-01-000900",
+        "that leases share nothing, signed by the host",
+    ),
+    (
+        "cargo xtask cli -- host receipts --host lab-01-000900",
+        "what was erased of leases that are gone, and how",
+    ),
     ("cargo xtask down", "ends everything, leaves nothing behind"),
 ];
 

@@ -1,7 +1,7 @@
 //! Documents at random: leases of several sizes, with and without a volume, applied and deleted.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use bulkhead_api::document::Lease;
@@ -47,29 +47,43 @@ impl Load {
         (self.state >> 32) % bound
     }
 
+    /// A time below `most`.
+    pub(crate) fn within(&mut self, most: Duration) -> Duration {
+        let millis = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(self.random(millis.max(1)))
+    }
+
     fn pick(&mut self) -> &'static str {
         let at = self.random(NAMES.len() as u64);
         NAMES.iter().zip(0..).find(|(_, place)| *place == at).map_or("churn-a", |(name, _)| name)
     }
 
-    /// One order. A refusal is an answer like any other: the host is full, the lease is still being taken back.
+    /// One order, if the lease that fell to it can have one: an absent one is applied, one that is there is deleted once in four
+    /// times, and one that is still being taken back is left to that. A refusal is an answer like any other: the host is full.
     pub(crate) fn step(&mut self, scene: &Scene<'_>) -> Result<()> {
         let name = self.pick();
+        let leases = scene.running.leases()?;
+        let there = leases.iter().find(|lease| lease.metadata.name.as_str() == name);
+        match there.map(|lease| lease.metadata.deletion_timestamp.is_some()) {
+            None => self.apply(scene, name),
+            Some(false) if self.random(4) == 0 => {
+                scene.running.bulkhead(["delete", "lease", &format!("demo/{name}")])?;
+                self.deleted += 1;
+                Ok(())
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, scene: &Scene<'_>, name: &str) -> Result<()> {
+        let memory = ["64Mi", "96Mi", "160Mi"][usize::try_from(self.random(3))?];
+        let mut document = lease(name, 1, memory);
         if self.random(2) == 0 {
-            let mut document =
-                lease(name, 1, ["64Mi", "96Mi", "160Mi"][usize::try_from(self.random(3))?]);
-            if self.random(2) == 0 {
-                document["spec"]["volumes"] = json!([{ "name": "data", "size": "32Mi" }]);
-            }
-            match scene.running.apply(&document) {
-                Ok(_) => self.applied += 1,
-                Err(_full) => self.refused += 1,
-            }
-        } else {
-            match scene.running.bulkhead(["delete", "lease", &format!("demo/{name}")]) {
-                Ok(_) => self.deleted += 1,
-                Err(_absent) => self.refused += 1,
-            }
+            document["spec"]["volumes"] = json!([{ "name": "data", "size": "32Mi" }]);
+        }
+        match scene.running.apply(&document) {
+            Ok(_) => self.applied += 1,
+            Err(_full) => self.refused += 1,
         }
         Ok(())
     }

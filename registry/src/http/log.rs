@@ -1,23 +1,20 @@
 //! `/v1/tenants/{tenant}/leases/{name}/log`: the console of a lease, asked of its host.
 
-use std::time::Duration;
-
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use bulkhead_api::document::ApiError;
 use bulkhead_api::id::LeaseId;
+use bulkhead_api::link::rpc::Question;
 use serde::Deserialize;
-use tokio::time::timeout;
 use utoipa::IntoParams;
 
 use super::Shared;
 use super::answer::Fault;
+use super::ask;
 use super::body::{Asked, Named};
 use super::leases::no_lease;
-use crate::store::{hosts, leases};
-
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::store::leases;
 
 /// How much of a log.
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
@@ -52,21 +49,18 @@ pub(crate) async fn get(
     }
     let mut read = registry.store.read().await?;
     let lease = leases::get(&mut read, &id).await?.ok_or_else(|| no_lease(&id))?;
-    let host = hosts::get(&mut read, &lease.host).await?;
     drop(read);
-    let site = host.ok_or_else(|| no_lease(&id))?.site;
-    let away = |why: &str| Fault::unavailable(format!("host {} {why}; try again", lease.host));
-    let question = registry.sessions.ask_log(&site, &lease.host, &id, lines);
-    let Some(mut question) = question else {
-        return Err(away(&format!("is out of reach: site {site} is not connected")));
-    };
-    let reply = timeout(DEADLINE, question.answer())
-        .await
-        .map_err(|_| away("did not answer within 10 s"))?
-        .ok_or_else(|| away(&format!("is out of reach: the stream of site {site} ended")))?;
-    if !reply.error.is_empty() {
-        return Err(away(&format!("has no log of lease {id}: {}", reply.error)));
+    let path = format!("/v1/leases/{}/{}/log?lines={lines}", id.tenant, id.name);
+    let question = Question { path, ..Question::default() };
+    let (status, body) = ask::asked(&registry, &lease.host, question).await?;
+    if status != StatusCode::OK {
+        let plain = || String::from_utf8_lossy(&body).into_owned();
+        let why = serde_json::from_slice(&body).map_or_else(|_| plain(), |e: ApiError| e.message);
+        let host = &lease.host;
+        return Err(Fault::unavailable(format!(
+            "host {host} has no log of lease {id}: {why}; try again"
+        )));
     }
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    Ok(([(CONTENT_TYPE, plain)], reply.text))
+    Ok(([(CONTENT_TYPE, plain)], body))
 }

@@ -1,10 +1,11 @@
 //! REST for people: JSON documents under `/v1`, a bearer token, one kind of error.
 //!
 //! ```text
-//!  request ──► auth (401) ──► audit of refusals ──► sites | hosts | tenants | leases | fit | watch | log
+//!  request ──► auth (401) ──► audit of refusals ──► sites | hosts | tenants | leases | fit | watch | log | ask
 //! ```
 
 pub mod answer;
+pub mod ask;
 pub mod auth;
 pub mod body;
 pub mod fit;
@@ -39,6 +40,7 @@ pub fn router(registry: Arc<Registry>) -> Router {
         .route("/v1/sites/{name}/join-tickets", post(sites::join_ticket))
         .route("/v1/hosts", get(hosts::list))
         .route("/v1/hosts/{id}", get(hosts::get).delete(hosts::delete))
+        .route("/v1/hosts/{id}/supervisor/{*path}", get(ask::get).post(ask::post))
         .route("/v1/tenants", get(tenants::list))
         .route("/v1/tenants/{name}", put(tenants::put).get(tenants::get).delete(tenants::delete))
         .route("/v1/leases", get(leases::list))

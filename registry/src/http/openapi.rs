@@ -14,7 +14,7 @@ use utoipa::{Modify, OpenApi};
         super::hosts::list, super::hosts::get, super::hosts::delete,
         super::tenants::list, super::tenants::get, super::tenants::put, super::tenants::delete,
         super::leases::list, super::leases::get, super::leases::put, super::leases::delete,
-        super::fit::post, super::log::get,
+        super::fit::post, super::log::get, super::ask::get, super::ask::post,
     ),
     components(schemas(ApiError, Document, WatchEvent)),
     security(("token" = [])),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bulkhead_api::document::from_json;
 use bulkhead_api::id::{HostId, SiteName};
 use bulkhead_api::link::Hello;
-use bulkhead_api::link::rpc::{Down, LogReply, Up, down, up};
+use bulkhead_api::link::rpc::{Answer, Down, Up, down, up};
 use bulkhead_api::machine::Machine;
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
@@ -166,8 +166,9 @@ impl Session {
                 self.sent.insert(host, spec.generation);
                 Ok(Some(down))
             }
-            Order::Logs(host, request) => {
-                Ok(Some(Down { host: host.to_string(), body: Some(down::Body::Logs(request)) }))
+            Order::Ask(host, question) => {
+                let body = Some(down::Body::Question(question));
+                Ok(Some(Down { host: host.to_string(), body }))
             }
         }
     }
@@ -194,7 +195,7 @@ impl Session {
                     self.host_reported(&host, status, now).await?;
                 }
             }
-            up::Body::Logs(reply) => self.log_arrived(&host, reply, now),
+            up::Body::Answer(answer) => self.answered(&host, answer, now),
             up::Body::Detached(_) => {
                 self.registry.presence.ended(&host, now);
                 self.registry.changed();
@@ -271,9 +272,9 @@ impl Session {
         sent.map_err(|_| Status::unavailable("the registry stops"))
     }
 
-    fn log_arrived(&self, host: &HostId, reply: LogReply, now: Timestamp) {
+    fn answered(&self, host: &HostId, answer: Answer, now: Timestamp) {
         self.registry.presence.heard(host, now);
-        self.registry.sessions.answered(&self.site, host, reply);
+        self.registry.sessions.answered(&self.site, host, answer);
     }
 
     /// The host, if it is one of this site.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_api::id::{HostId, LeaseId, SiteName};
+use bulkhead_api::id::{HostId, SiteName};
 use bulkhead_api::link::rpc;
 use tokio::sync::{Notify, oneshot};
 
@@ -17,8 +17,8 @@ pub enum Order {
     SiteSpec,
     /// The signed spec of one of its hosts.
     Spec(HostId),
-    /// A host shall send a log.
-    Logs(HostId, rpc::LogRequest),
+    /// A host is asked something.
+    Ask(HostId, rpc::Question),
     /// Another stream of the site took over, or its key is void.
     Close(&'static str),
 }
@@ -27,7 +27,7 @@ pub enum Order {
 struct Orders {
     close: Option<&'static str>,
     site_spec: bool,
-    logs: VecDeque<(HostId, rpc::LogRequest)>,
+    questions: VecDeque<(HostId, rpc::Question)>,
     specs: BTreeSet<HostId>,
 }
 
@@ -64,8 +64,8 @@ impl Outbox {
         if std::mem::take(&mut orders.site_spec) {
             return Some(Order::SiteSpec);
         }
-        if let Some((host, request)) = orders.logs.pop_front() {
-            return Some(Order::Logs(host, request));
+        if let Some((host, question)) = orders.questions.pop_front() {
+            return Some(Order::Ask(host, question));
         }
         orders.specs.pop_first().map(Order::Spec)
     }
@@ -88,12 +88,12 @@ struct Table {
     waiting: BTreeMap<u64, Waiting>,
 }
 
-/// Somebody who waits for a log.
+/// Somebody who waits for an answer.
 #[derive(Debug)]
 struct Waiting {
     site: SiteName,
     host: HostId,
-    reply: oneshot::Sender<rpc::LogReply>,
+    reply: oneshot::Sender<rpc::Answer>,
 }
 
 /// Every open stream; one a site.
@@ -125,7 +125,7 @@ impl Sessions {
         let last = table.open.get(site).is_some_and(|(open, _)| *open == number);
         if last {
             table.open.remove(site);
-            // Whoever waits for a log learns of it by the dropped sender.
+            // Whoever waits for an answer learns of it by the dropped sender.
             table.waiting.retain(|_, waiting| waiting.site != *site);
         }
         last
@@ -151,15 +151,14 @@ impl Sessions {
         self.with(site, |outbox| outbox.add(|orders| orders.close = Some(why)));
     }
 
-    /// Asks a host for a log; `None` where its site is away. The answer may never come.
+    /// Asks a host, with a number of this registry's; `None` where its site is away. The answer may never come.
     #[must_use]
-    pub fn ask_log(
+    pub fn ask(
         &self,
         site: &SiteName,
         host: &HostId,
-        lease: &LeaseId,
-        lines: u32,
-    ) -> Option<Question<'_>> {
+        question: rpc::Question,
+    ) -> Option<Asked<'_>> {
         let (sender, reply) = oneshot::channel();
         let mut table = self.table();
         table.next += 1;
@@ -168,21 +167,15 @@ impl Sessions {
         table.waiting.insert(id, waiting);
         drop(table);
         // Made first: it takes the entry back on every way out.
-        let question = Question { sessions: self, id, reply };
-        let request = rpc::LogRequest {
-            id,
-            tenant: lease.tenant.to_string(),
-            lease: lease.name.to_string(),
-            lines,
-        };
-        let host = host.clone();
-        self.with(site, |outbox| outbox.add(|orders| orders.logs.push_back((host, request))))
-            .then_some(question)
+        let asked = Asked { sessions: self, id, reply };
+        let order = (host.clone(), rpc::Question { id, ..question });
+        self.with(site, |outbox| outbox.add(|orders| orders.questions.push_back(order)))
+            .then_some(asked)
     }
 
     /// A site passed a host's answer on. One that this host of this site was not asked for is dropped:
     /// question numbers can be guessed, and a host must not answer for another one's tenants.
-    pub fn answered(&self, site: &SiteName, host: &HostId, reply: rpc::LogReply) {
+    pub fn answered(&self, site: &SiteName, host: &HostId, reply: rpc::Answer) {
         let mut table = self.table();
         let asked = |waiting: &Waiting| waiting.site == *site && waiting.host == *host;
         if !table.waiting.get(&reply.id).is_some_and(asked) {
@@ -195,22 +188,22 @@ impl Sessions {
     }
 }
 
-/// A log that was asked for.
+/// Something that was asked.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub struct Asked<'a> {
     sessions: &'a Sessions,
     id: u64,
-    reply: oneshot::Receiver<rpc::LogReply>,
+    reply: oneshot::Receiver<rpc::Answer>,
 }
 
-impl Question<'_> {
+impl Asked<'_> {
     /// The answer; `None` where the site's stream ended first.
-    pub async fn answer(&mut self) -> Option<rpc::LogReply> {
+    pub async fn answer(&mut self) -> Option<rpc::Answer> {
         (&mut self.reply).await.ok()
     }
 }
 
-impl Drop for Question<'_> {
+impl Drop for Asked<'_> {
     fn drop(&mut self) {
         self.sessions.table().waiting.remove(&self.id);
     }
@@ -250,36 +243,32 @@ mod tests {
         assert!(matches!(outbox.pop(), Some(Order::Close(_))));
         assert!(!sessions.ended(&site(), first));
         assert!(sessions.ended(&site(), second));
-        assert!(sessions.ask_log(&site(), &host("a"), &lease(), 1).is_none());
-    }
-
-    fn lease() -> LeaseId {
-        LeaseId { tenant: "acme".parse().unwrap(), name: "llm".parse().unwrap() }
+        assert!(sessions.ask(&site(), &host("a"), rpc::Question::default()).is_none());
     }
 
     #[test]
-    fn a_log_is_answered_by_the_host_that_was_asked_and_by_no_other() {
+    fn a_question_is_answered_by_the_host_that_was_asked_and_by_no_other() {
         let sessions = Sessions::default();
         let (_, outbox) = sessions.open(&site());
-        let mut question = sessions.ask_log(&site(), &host("a"), &lease(), 7).unwrap();
-        let Some(Order::Logs(_, request)) = outbox.pop() else { panic!("no order") };
-        let reply = |text: &str| rpc::LogReply {
+        let mut question = sessions.ask(&site(), &host("a"), rpc::Question::default()).unwrap();
+        let Some(Order::Ask(_, request)) = outbox.pop() else { panic!("no order") };
+        let reply = |text: &str| rpc::Answer {
             id: request.id,
-            text: text.as_bytes().to_vec().into(),
-            error: String::new(),
+            status: 200,
+            body: text.as_bytes().to_vec().into(),
         };
         sessions.answered(&"fra-01".parse().unwrap(), &host("a"), reply("of another site"));
         sessions.answered(&site(), &host("b"), reply("of another host"));
         sessions.answered(&site(), &host("a"), reply("true"));
         let answer = Builder::new_current_thread().build().unwrap().block_on(question.answer());
-        assert_eq!(answer.unwrap().text, b"true".as_slice());
+        assert_eq!(answer.unwrap().body, b"true".as_slice());
     }
 
     #[test]
     fn nobody_waits_for_a_site_that_went() {
         let sessions = Sessions::default();
         let (number, _outbox) = sessions.open(&site());
-        let mut question = sessions.ask_log(&site(), &host("a"), &lease(), 7).unwrap();
+        let mut question = sessions.ask(&site(), &host("a"), rpc::Question::default()).unwrap();
         sessions.ended(&site(), number);
         let answer = Builder::new_current_thread().build().unwrap().block_on(question.answer());
         assert_eq!(answer, None);

@@ -1,6 +1,6 @@
 //! An attached site: specs that arrive, leases that go.
 
-use bulkhead_api::link::rpc::{LogReply, down, up};
+use bulkhead_api::link::rpc::{Answer, down, up};
 use bulkhead_api::machine::{BootStage, Machine, MachineAdmission};
 use bulkhead_api::site::{AdmissionMode, SiteSpec};
 use bulkhead_api::time::Timestamp;
@@ -126,14 +126,14 @@ async fn a_log_is_asked_of_the_host_and_passed_on() {
     let asked = ask(fleet.rest());
     let (to, request) = stream
         .until(|down| match &down.body {
-            Some(down::Body::Logs(request)) => Some((down.host.clone(), request.clone())),
+            Some(down::Body::Question(request)) => Some((down.host.clone(), request.clone())),
             _ => None,
         })
         .await;
     assert_eq!(to, host.id.as_str());
-    assert_eq!((request.lease.as_str(), request.lines), ("llm", 7));
-    let reply = LogReply { id: request.id, text: b"hello\n".to_vec().into(), error: String::new() };
-    stream.say(&host.id, up::Body::Logs(reply)).await;
+    assert_eq!((request.path.as_str(), request.order), ("/v1/leases/acme/llm/log?lines=7", false));
+    let answer = Answer { id: request.id, status: 200, body: b"hello\n".to_vec().into() };
+    stream.say(&host.id, up::Body::Answer(answer)).await;
     assert_eq!(asked.join().unwrap(), (200, "hello\n".to_owned()));
 
     drop(stream);
@@ -144,6 +144,46 @@ async fn a_log_is_asked_of_the_host_and_passed_on() {
         body["message"],
         "host sjc-01-000001 is out of reach: site sjc-01 is not connected; try again"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_asked_from_far_and_what_it_answers_is_passed_on_if_it_is_a_document() {
+    let fleet = Fleet::start();
+    let Joined { mut stream, host, site: _site } = joined(&fleet).await;
+    let supervisor = format!("/v1/hosts/{}/supervisor", host.id);
+    let cases = [
+        ("GET", "/isolation?a=b", 200, r#"{"a":1}"#, 200, r#"{"a":1}"#.to_owned()),
+        ("POST", "/quarantine/retry", 200, "{}", 200, "{}".to_owned()),
+        ("GET", "/nothing", 404, r#"{"reason":"NotFound","message":"no"}"#, 404, "no".to_owned()),
+        ("GET", "/ledger", 200, "<html>", 503, "answers what is no document".to_owned()),
+        ("GET", "/ledger", 409, "{}", 503, "answers what is no document".to_owned()),
+        ("GET", "/ledger", 302, "{}", 503, "answers with status 302, which is none".to_owned()),
+        ("GET", "/ledger", 70_000, "{}", 503, "answers with status 70000".to_owned()),
+    ];
+    for (method, path, status, body, passed, said) in cases {
+        let (rest, whole) = (fleet.rest(), format!("{supervisor}{path}"));
+        let asked = std::thread::spawn(move || rest.text(method, &whole, b"{}"));
+        let question = stream
+            .until(|down| match &down.body {
+                Some(down::Body::Question(question)) => Some(question.clone()),
+                _ => None,
+            })
+            .await;
+        assert_eq!((question.path, question.order), (format!("/v1{path}"), method == "POST"));
+        let answer = Answer { id: question.id, status, body: body.to_owned().into() };
+        stream.say(&host.id, up::Body::Answer(answer)).await;
+        let (status, text) = asked.join().unwrap();
+        assert!(status == passed && text.contains(&said), "{path}: {status} {text}");
+    }
+    let (status, error) = fleet.rest().get(&format!("{supervisor}/events?watch=true"));
+    assert_eq!((status, &error["field"]), (400, &json!("watch")));
+    let (status, error) = fleet.rest().get("/v1/hosts/nobody/supervisor/ledger");
+    assert_eq!((status, &error["message"]), (404, &json!("no host nobody")));
+    let store = fleet.store().await;
+    let mut read = store.read().await.unwrap();
+    let lines = bulkhead_registry::store::audit::tail(&mut read, 1).await.unwrap();
+    let order = format!("admin POST hosts/{}/supervisor/quarantine/retry 200", host.id);
+    assert_eq!(lines[0].text, order);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_api::inventory::Inventory;
-use bulkhead_api::link::rpc::LogReply;
 use bulkhead_api::resource::ResourceClass;
 use bulkhead_api::time::Timestamp;
 
@@ -31,8 +30,6 @@ pub(super) enum Done {
     Hardware(Box<Inventory>),
     /// The domain was opened, or not.
     Opened(Result<Box<Tenants>, SystemdError>),
-    /// A log was read for the registry.
-    Log(LogReply),
     /// A question of this host's own people was answered.
     Answered(Box<Tenants>),
     /// A pass is over; it was made for that generation. With what leases share, where that was looked at.
@@ -179,10 +176,6 @@ impl Node {
                 self.pass_due = Instant::now();
             }
             Done::Whole(ended) => self.whole.metal.ended(ended, Timestamp::now()),
-            Done::Log(reply) => {
-                self.logs_underway = self.logs_underway.saturating_sub(1);
-                self.reply(reply);
-            }
             Done::Passed(tenants, pass, generation, round) => {
                 self.proof_stale |= !pass.changes.is_empty();
                 if let Some(round) = round {

@@ -15,7 +15,6 @@
 pub mod acceptance;
 pub mod ask;
 mod job;
-pub mod logs;
 pub mod milestones;
 pub mod report;
 mod spec;
@@ -30,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
-use bulkhead_api::link::rpc::{LogReply, LogRequest};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
@@ -70,8 +68,6 @@ const STATEMENT_LATEST: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(200);
 /// A pass that takes longer is stuck.
 pub const PASS_DEADLINE: Duration = Duration::from_secs(300);
-/// Logs that are read at the same time.
-const LOGS: usize = 8;
 
 /// Why the loop ended.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +82,6 @@ pub enum NodeError {
 pub struct Ends {
     /// From the uplink.
     pub uplink: mpsc::Receiver<uplink::Event>,
-    /// To the uplink.
-    pub logs: mpsc::Sender<LogReply>,
     /// To the uplink: leases to whose tenants the machine is to be handed over.
     pub hand_overs: mpsc::Sender<LeaseId>,
     /// From this host's own people.
@@ -124,7 +118,6 @@ pub struct Node {
     asked: VecDeque<Ask>,
     /// Resolves when a pass should look at something; absent once it did, until the next pass is over.
     changed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    logs_underway: usize,
     /// The domain was opened and passed over, or cannot be opened: the first observation is complete.
     observed: bool,
     ready: bool,
@@ -172,7 +165,6 @@ impl Node {
             jobs: JoinSet::new(),
             asked: VecDeque::new(),
             changed: None,
-            logs_underway: 0,
             observed: false,
             ready: false,
             pass_due: now,
@@ -282,26 +274,9 @@ impl Node {
                 self.state.not_renewed = Some(trouble);
             }
             uplink::Event::Spec(json) => self.offered(&json),
-            uplink::Event::Logs(request) => self.asked(request),
             uplink::Event::HandOver(answer) => {
                 self.whole.metal.answered(answer, Timestamp::now());
             }
-        }
-    }
-
-    fn asked(&mut self, request: LogRequest) {
-        if self.logs_underway >= LOGS {
-            let busy = "too many logs are asked for at once, ask again".to_owned();
-            return self.reply(logs::refusal(request.id, busy));
-        }
-        self.logs_underway += 1;
-        let paths = self.paths.clone();
-        self.jobs.spawn_blocking(move || Done::Log(logs::answer(&paths, &request)));
-    }
-
-    fn reply(&self, reply: LogReply) {
-        if self.ends.logs.try_send(reply).is_err() {
-            warn!("log reply dropped: the link takes no more");
         }
     }
 

@@ -31,7 +31,6 @@ pub(in crate::node) fn node(paths: &Paths) -> Node {
     let status = watch::Sender::new(Arc::new(starting(paths)));
     let ends = Ends {
         uplink: mpsc::channel(1).1,
-        logs: mpsc::channel(1).0,
         hand_overs: mpsc::channel(1).0,
         asks: mpsc::channel(1).1,
         status,

@@ -9,11 +9,13 @@
 //! | `GET /v1/events` | list of [`Event`]; with `?watch=true` one a line, for as long as the asker stays |
 //! | `GET /v1/isolation` | [`SignedStatement`], the latest |
 //! | `GET /v1/isolation/chain` | list of [`SignedStatement`], oldest first |
-//! | `GET /v1/receipts` | list of [`SignedReceipt`], oldest first; with `?lease=TENANT/NAME` those of one lease |
+//! | `GET /v1/receipts` | list of [`SignedReceipt`], oldest first; with `?lease=TENANT/NAME` those of one lease, with `?after=N&most=M` the first M behind number N |
 //! | `GET /v1/ledger` | [`Ledger`]: who holds what, and what is clean |
 //! | `POST /v1/ledger/repair` | [`RepairOrder`]; [`Repair`], what was done or would be |
 //! | `POST /v1/receipts/repair` | [`RepairOrder`]; [`ReceiptsRepair`], what was done or would be |
 //! | `POST /v1/quarantine/retry` | [`RetryOrder`]; [`Retry`], what the next pass erases again |
+//!
+//! The registry asks the same over the link ([`Interface`]), for operators who are elsewhere.
 //!
 //! Whoever is not root gets 403 and [`ApiError`]. The socket is open to everybody so that the reply can say
 //! so; credentials are those of the process at the time of its `connect` (unix(7), `SO_PEERCRED`).
@@ -33,6 +35,7 @@
 
 mod engine;
 mod peer;
+mod remote;
 mod reply;
 mod route;
 
@@ -45,6 +48,8 @@ use std::sync::Arc;
 use bulkhead_api::status::HostStatus;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+
+pub use self::remote::Interface;
 
 use self::peer::{Allowed, Peer};
 use crate::events::Events;

@@ -23,11 +23,12 @@ use tokio::sync::watch;
 use super::reply::{Refused, bad_field, broken, not_found, refused};
 use super::{View, engine};
 use crate::events::{Event, Events};
-use crate::node::logs::MOST_LINES;
 use crate::proof::ring::{KEPT, Ring};
 use crate::receipts::Receipts;
 use crate::tenant::{self, LogError};
 
+/// Most lines of a log that are given at once.
+const MOST_LINES: u32 = 10_000;
 /// Lines of a log where none are asked for.
 const LINES: u32 = 100;
 
@@ -134,13 +135,19 @@ async fn statements(view: View) -> Result<Vec<SignedStatement>, Refused> {
 #[derive(Deserialize)]
 struct ReceiptsQuery {
     lease: Option<String>,
+    /// Only those with a greater number.
+    #[serde(default)]
+    after: u64,
+    /// At most so many; absent = all.
+    most: Option<usize>,
 }
 
 async fn receipts(
     State(view): State<View>,
     query: Result<Query<ReceiptsQuery>, QueryRejection>,
 ) -> Result<Json<Vec<SignedReceipt>>, Refused> {
-    let Query(ReceiptsQuery { lease }) = query.map_err(|e| bad_field("lease", e.body_text()))?;
+    let Query(ReceiptsQuery { lease, after, most }) =
+        query.map_err(|e| bad_field("query", e.body_text()))?;
     let lease = lease.map(|text| match text.split_once('/') {
         Some((tenant, name)) => lease_id(&(tenant.to_owned(), name.to_owned())),
         None => Err(bad_field("lease", format!("{text:?}: expected TENANT/NAME"))),
@@ -148,7 +155,14 @@ async fn receipts(
     let lease = lease.transpose()?;
     let receipts = Receipts::new(&view.paths);
     match tokio::task::spawn_blocking(move || receipts.all(lease.as_ref())).await {
-        Ok(Ok(all)) => Ok(Json(all)),
+        Ok(Ok(mut all)) => {
+            if after > 0 {
+                // What says no number of its own is shown rather than hidden.
+                all.retain(|one| one.unchecked().map_or(true, |one| one.sequence > after));
+            }
+            all.truncate(most.unwrap_or(usize::MAX));
+            Ok(Json(all))
+        }
         Ok(Err(error)) => Err(broken(&Chain(&error).to_string())),
         Err(error) => Err(broken(&Chain(&error).to_string())),
     }

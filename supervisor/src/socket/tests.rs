@@ -25,7 +25,7 @@ fn id(name: &str) -> LeaseId {
     LeaseId { tenant: "acme".parse().unwrap(), name: name.parse().unwrap() }
 }
 
-fn status() -> HostStatus {
+pub(super) fn status() -> HostStatus {
     let moment = Moment { now: Timestamp::now(), seq: 4, supervisor_rss: 1 };
     let mut status = report(&State::new(2, Inventory::default()), moment, &[]);
     status.host = host_id();
@@ -276,6 +276,10 @@ async fn receipts_are_answered_from_what_is_kept_all_or_of_one_lease() {
     assert_eq!(all.len(), 3);
     let one: Vec<SignedReceipt> = served.json("/v1/receipts?lease=acme/a").await;
     assert_eq!(one, [all[0].clone(), all[2].clone()]);
+    let page: Vec<SignedReceipt> = served.json("/v1/receipts?after=1&most=1").await;
+    assert_eq!(page, [all[1].clone()]);
+    let last: Vec<SignedReceipt> = served.json("/v1/receipts?lease=acme/a&after=1&most=9").await;
+    assert_eq!(last, [all[2].clone()]);
     fs::write(shelf.path(2), "{").unwrap();
     let (status, error) = served.refusal("/v1/receipts").await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);

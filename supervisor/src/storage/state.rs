@@ -98,6 +98,8 @@ pub enum StateError {
         disk: String,
         /// What the check said.
         said: String,
+        /// It could not look at all of it, which may be the device's doing.
+        unsure: bool,
     },
     /// It could not be checked or mounted.
     #[error("{doing} the state file system of disk {disk}")]
@@ -120,7 +122,10 @@ impl StateError {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Claim(ClaimError::NoPartitions(_)) | Self::Make { .. } | Self::Mount { .. }
+            Self::Claim(ClaimError::NoPartitions(_))
+                | Self::Make { .. }
+                | Self::Mount { .. }
+                | Self::Damaged { unsure: true, .. }
         )
     }
 
@@ -276,7 +281,8 @@ fn mount_pool(pool: &Pool, directory: &Path) -> Result<(), StateError> {
     let node = &pool.state()?.node;
     let said = settled(node).and_then(|()| tool::check_ext4(node)).map_err(failed("check"))?;
     if !said.is_good() {
-        return Err(StateError::Damaged { disk: pool.disk.name.clone(), said: said.text });
+        let (disk, unsure) = (pool.disk.name.clone(), said.is_unsure());
+        return Err(StateError::Damaged { disk, said: said.text, unsure });
     }
     crate::files::directory(directory, 0o700).map_err(failed("make a place for"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;

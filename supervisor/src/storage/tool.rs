@@ -70,6 +70,13 @@ impl Said {
     pub fn is_good(&self) -> bool {
         self.status.is_some_and(|status| status & !3 == 0)
     }
+
+    /// Whether a check did not get as far as to say what is wrong: bit 8 (operational error) of e2fsck(8)'s status, which
+    /// stands for a device whose node is not there as well as for one without a file system.
+    #[must_use]
+    pub fn is_unsure(&self) -> bool {
+        self.status.is_none_or(|status| status & 8 != 0)
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +93,8 @@ mod tests {
         let said = check_ext4(&path).unwrap();
         assert!(said.is_good(), "{said:?}");
         assert!(make_ext4(Path::new("/nowhere"), "test", 0).is_err());
+        let said = check_ext4(&dir.path().join("gone")).unwrap();
+        assert!(!said.is_good() && said.is_unsure(), "{said:?}");
     }
 
     #[test]
@@ -93,5 +102,6 @@ mod tests {
         let said = |status| Said { status, text: String::new() };
         assert!(said(Some(0)).is_good() && said(Some(1)).is_good() && said(Some(3)).is_good());
         assert!(!said(Some(4)).is_good() && !said(Some(8)).is_good() && !said(None).is_good());
+        assert!(!said(Some(4)).is_unsure() && said(Some(8)).is_unsure() && said(None).is_unsure());
     }
 }

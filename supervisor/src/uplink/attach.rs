@@ -1,5 +1,5 @@
-//! One stream to the site: reports go up, specs and log requests come down; the certificate is renewed
-//! beside it.
+//! One stream to the site: reports go up, specs come down, the registry's questions are answered; the certificate is
+//! renewed beside it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::link::rpc::link_client::LinkClient;
-use bulkhead_api::link::rpc::{LogReply, Up, down, up};
+use bulkhead_api::link::rpc::{Answer, Question, Up, down, up};
 use bulkhead_api::link::{HandOver, Hello};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tracing::warn;
@@ -19,9 +20,12 @@ use tracing::warn;
 use super::identity::Identity;
 use super::{CALL, Event, RENEWAL_PAUSE, UplinkError, channel, enrol, refused};
 use crate::paths::Paths;
+use crate::socket::Interface;
 
 /// Reports on their way before a sender waits.
 const QUEUE: usize = 4;
+/// Questions that are answered at the same time.
+const QUESTIONS: usize = 8;
 /// How long a report may wait for the network.
 const SEND: Duration = Duration::from_secs(20);
 
@@ -30,8 +34,6 @@ const SEND: Duration = Duration::from_secs(20);
 pub(super) struct Outgoing {
     /// The latest report.
     pub(super) status: watch::Receiver<Arc<HostStatus>>,
-    /// Answers to log requests.
-    pub(super) logs: mpsc::Receiver<LogReply>,
     /// Leases to whose tenants the machine is to be handed over.
     pub(super) hand_overs: mpsc::Receiver<LeaseId>,
 }
@@ -46,6 +48,7 @@ pub(super) struct Session<'a> {
     pub(super) paths: &'a Paths,
     pub(super) identity: &'a Identity,
     pub(super) events: &'a mpsc::Sender<Event>,
+    pub(super) interface: &'a Interface,
 }
 
 impl Session<'_> {
@@ -82,11 +85,14 @@ impl Session<'_> {
             .into_inner();
         tell(self.events, Event::Connected).await?;
         let mut renewal = std::pin::pin!(self.renewal(channel, renewable));
+        // Whoever asked waits no longer than this stream.
+        let mut answers = JoinSet::new();
         loop {
             tokio::select! {
                 message = down.message() => match message.map_err(|s| refused("Attach", &s))? {
                     None => return Err(UplinkError::Closed),
                     Some(message) => match message.body {
+                        Some(down::Body::Question(question)) => self.asked(question, &mut answers),
                         Some(body) => received(body, self.events).await?,
                         None => warn!("message without a body ignored"),
                     },
@@ -96,9 +102,10 @@ impl Session<'_> {
                     let latest = outgoing.status.borrow_and_update().clone();
                     send(&up, &host, report(&latest)?).await?;
                 }
-                Some(reply) = outgoing.logs.recv() => {
-                    send(&up, &host, up::Body::Logs(reply)).await?;
-                }
+                Some(answer) = answers.join_next() => match answer {
+                    Ok(answer) => send(&up, &host, up::Body::Answer(answer)).await?,
+                    Err(error) => warn!(%error, "a question of the registry was not answered"),
+                },
                 Some(lease) = outgoing.hand_overs.recv() => {
                     let asked = serde_json::to_vec(&HandOver { lease }).map_err(UplinkError::Encode)?;
                     send(&up, &host, up::Body::HandOverJson(asked.into())).await?;
@@ -106,6 +113,15 @@ impl Session<'_> {
                 renewed = &mut renewal => return renewed,
             }
         }
+    }
+
+    /// Answers beside the stream: an order waits for the end of a pass.
+    fn asked(&self, question: Question, answers: &mut JoinSet<Answer>) {
+        let interface = self.interface.clone();
+        let busy = answers.len() >= QUESTIONS;
+        answers.spawn(async move {
+            if busy { interface.busy(&question).await } else { interface.answer(question).await }
+        });
     }
 
     /// Waits until half of the certificate's validity is over, then asks until there is a new one.
@@ -141,9 +157,8 @@ fn report(status: &HostStatus) -> Result<up::Body, UplinkError> {
 async fn received(body: down::Body, events: &mpsc::Sender<Event>) -> Result<(), UplinkError> {
     match body {
         down::Body::SignedSpecJson(json) => tell(events, Event::Spec(json.to_vec())).await,
-        down::Body::Logs(request) => tell(events, Event::Logs(request)).await,
-        down::Body::SiteSpecJson(_) => {
-            warn!("site spec sent to a host ignored");
+        down::Body::SiteSpecJson(_) | down::Body::Question(_) => {
+            warn!("message that is not for the node ignored");
             Ok(())
         }
         down::Body::HandOverJson(json) => match serde_json::from_slice(&json) {

@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 use bulkhead_api::chain::Chain;
 use bulkhead_api::id::{HostId, IdError, LeaseId};
 use bulkhead_api::link::HandOverAnswer;
-use bulkhead_api::link::rpc::{LogReply, LogRequest};
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -35,6 +34,7 @@ use self::attach::{Outgoing, Renewed, Session};
 use self::backoff::Backoff;
 use self::identity::{Identity, IdentityError};
 use crate::paths::Paths;
+use crate::socket::Interface;
 
 /// Deadline of connecting and of every call.
 const CALL: Duration = Duration::from_secs(30);
@@ -76,8 +76,6 @@ pub enum Event {
     },
     /// JSON of a signed spec, not yet read.
     Spec(Vec<u8>),
-    /// The registry wants the end of a lease's log.
-    Logs(LogRequest),
     /// The site said whether it hands this machine over.
     HandOver(HandOverAnswer),
 }
@@ -267,11 +265,11 @@ pub async fn run(
     paths: Paths,
     backoff: Backoff,
     status: watch::Receiver<Arc<HostStatus>>,
-    logs: mpsc::Receiver<LogReply>,
+    interface: Interface,
     hand_overs: mpsc::Receiver<LeaseId>,
     events: mpsc::Sender<Event>,
 ) {
-    let mut outgoing = Outgoing { status, logs, hand_overs };
+    let mut outgoing = Outgoing { status, hand_overs };
     let mut failures = 0_u32;
     // A certificate that is due again as soon as it was given is not asked for again at once.
     let mut renewable = Instant::now();
@@ -284,7 +282,12 @@ pub async fn run(
                 if events.send(enrolled).await.is_err() {
                     return;
                 }
-                let session = Session { paths: &paths, identity: &identity, events: &events };
+                let session = Session {
+                    paths: &paths,
+                    identity: &identity,
+                    events: &events,
+                    interface: &interface,
+                };
                 match session.run(&mut outgoing, renewable).await {
                     Ok(Renewed) => {
                         renewable = Instant::now() + RENEWAL_PAUSE;

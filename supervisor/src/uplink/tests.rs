@@ -1,14 +1,17 @@
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use bulkhead_api::link::rpc::{down, up};
+use bulkhead_api::link::rpc::{Question, down, up};
 use bulkhead_api::link::{HandOver, Hello};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::Status;
 
 use super::*;
+use crate::events::Events;
 use crate::node::starting;
+use crate::socket::View;
 use crate::testing::{
     Authority, DayRange, Enrolment, LONG, Site, TICKET, Verdict, boot_files, host_id, json, spec,
 };
@@ -20,7 +23,6 @@ const QUICK: Backoff =
 struct Host {
     paths: Paths,
     status: watch::Sender<Arc<HostStatus>>,
-    logs: mpsc::Sender<LogReply>,
     hand_overs: mpsc::Sender<LeaseId>,
     events: mpsc::Receiver<Event>,
     task: JoinHandle<()>,
@@ -29,13 +31,19 @@ struct Host {
 impl Host {
     fn start(paths: &Paths) -> Self {
         let status = watch::Sender::new(Arc::new(starting(paths)));
-        let (logs, replies) = mpsc::channel(4);
         let (hand_overs, departures) = mpsc::channel(4);
         let (sender, events) = mpsc::channel(16);
-        let task = run(paths.clone(), QUICK, status.subscribe(), replies, departures, sender);
+        let interface = Interface::new(View {
+            status: status.subscribe(),
+            events: Events::new(4),
+            paths: paths.clone(),
+            asks: mpsc::channel(1).0,
+            user: 0,
+        });
+        let task = run(paths.clone(), QUICK, status.subscribe(), interface, departures, sender);
         #[expect(clippy::disallowed_methods, reason = "the test ends it, as a kill would")]
         let task = tokio::spawn(task);
-        Self { paths: paths.clone(), status, logs, hand_overs, events, task }
+        Self { paths: paths.clone(), status, hand_overs, events, task }
     }
 
     async fn event(&mut self) -> Event {
@@ -137,7 +145,7 @@ async fn a_host_trades_its_ticket_once_and_says_who_it_is_before_it_reports() {
 }
 
 #[tokio::test]
-async fn specs_and_log_requests_come_down_and_answers_and_later_reports_go_up() {
+async fn specs_and_questions_come_down_and_answers_and_later_reports_go_up() {
     let mut scene = scene(Verdict::Certify(DayRange::FRESH));
     let mut host = Host::start(&scene.paths);
     host.enrolled().await;
@@ -147,20 +155,24 @@ async fn specs_and_log_requests_come_down_and_answers_and_later_reports_go_up() 
     stream.send(down::Body::SignedSpecJson(json(&spec(1)).into())).await;
     let Event::Spec(offered) = host.event().await else { panic!("a spec first") };
     assert!(!offered.is_empty());
-    let request = LogRequest { id: 9, tenant: "acme".to_owned(), lease: "a".to_owned(), lines: 2 };
-    stream.send(down::Body::Logs(request)).await;
-    let Event::Logs(asked) = host.event().await else { panic!("a log request") };
-    assert_eq!(asked.id, 9);
-    let reply = LogReply { id: 9, text: b"hello\n".to_vec().into(), error: String::new() };
-    host.logs.send(reply.clone()).await.unwrap();
+    for (id, path) in [(9, "/v1/leases/acme/a/log?lines=2"), (10, "/v1/receipts")] {
+        let question = Question { id, path: path.to_owned(), ..Question::default() };
+        stream.send(down::Body::Question(question)).await;
+    }
     host.report(2);
-    let (mut answered, mut reported) = (false, false);
-    while !(answered && reported) {
+    let (mut answers, mut reported) = (BTreeMap::new(), false);
+    while answers.len() < 2 || !reported {
         match stream.next().await.body {
-            Some(up::Body::Logs(got)) => answered = got == reply,
+            Some(up::Body::Answer(answer)) => {
+                let text = String::from_utf8(answer.body.to_vec()).unwrap();
+                answers.insert(answer.id, (answer.status, text));
+            }
             body => reported |= seq_of(body) == Some(2),
         }
     }
+    assert_eq!(answers[&10], (200, "[]".to_owned()));
+    let (status, said) = &answers[&9];
+    assert!(*status == 404 && said.contains("acme/a"), "{status} {said}");
 }
 
 #[tokio::test]

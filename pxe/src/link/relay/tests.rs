@@ -22,7 +22,7 @@ fn drain(relay: &Relay, connection: u64) -> Vec<String> {
             up::Body::HelloJson(json) | up::Body::StatusJson(json) => {
                 String::from_utf8(json.to_vec()).unwrap()
             }
-            up::Body::Logs(reply) => format!("log {}", reply.id),
+            up::Body::Answer(answer) => format!("answer {}", answer.id),
             up::Body::Detached(_) => "detached".to_owned(),
             up::Body::MachinesJson(_) | up::Body::HandOverJson(_) => {
                 panic!("only a site says this")
@@ -123,16 +123,16 @@ fn a_host_that_does_not_read_loses_its_stream_and_harms_nobody() {
 }
 
 #[test]
-fn log_replies_are_bounded_and_do_not_outlive_the_connection_that_asked() {
+fn answers_are_bounded_and_do_not_outlive_the_connection_that_asked() {
     let relay = Relay::new();
     let (connection, _news) = relay.connected();
     let (serial, _down) = relay.attach(&host(1));
-    let reply = |id| HostSays::Logs(LogReply { id, ..LogReply::default() });
+    let reply = |id| HostSays::Answer(Answer { id, ..Answer::default() });
     for id in 0..20 {
         relay.up(&host(1), serial, reply(id));
     }
     let replies = drain(&relay, connection);
-    assert_eq!((replies.len(), replies[0].as_str()), (LOG_QUEUE, "lab-1:log 4"));
+    assert_eq!((replies.len(), replies[0].as_str()), (ANSWER_QUEUE, "lab-1:answer 4"));
     relay.up(&host(1), serial, reply(21));
     let (connection, _news) = relay.connected();
     assert_eq!(drain(&relay, connection), [""; 0]);

@@ -198,7 +198,7 @@ impl Uplink {
             match body {
                 down::Body::SiteSpecJson(json) => self.site_spec(&json).await,
                 down::Body::SignedSpecJson(_)
-                | down::Body::Logs(_)
+                | down::Body::Question(_)
                 | down::Body::HandOverJson(_) => {
                     warn!("message of the registry for no host ignored");
                 }
