@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{MacAddr, SystemUuid};
+use crate::mig::{Geometry, Instance};
 use crate::resource::PageSize;
 use crate::units::Bytes;
 
@@ -310,4 +311,13 @@ pub struct Gpu {
     /// MIG mode is on; absent where the GPU has no MIG.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mig: Option<bool>,
+    /// How it can be cut into slices (MIG); absent where it cannot, or its driver does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub geometry: Option<Geometry>,
+    /// GPU instances that are there, by place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<Instance>,
+    /// Why no lease is placed on it, a sentence; absent where it is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<String>,
 }

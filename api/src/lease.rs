@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
+use crate::gpu::{self, GpuRequest, HeldGpu};
 use crate::id::{HostId, LeaseId, SiteName, VolumeName};
 use crate::resource::{CacheWays, EXTENT, Extent, NodePages, PageSize, Resource};
 use crate::time::Timestamp;
@@ -12,7 +13,7 @@ use crate::units::Bytes;
 
 /// A tenant's share of one host over every resource class, plus what runs in it.
 ///
-/// Classes that this version cannot grant (GPUs, networks) are read, so that they can be refused by name
+/// Classes that this version cannot grant (networks) are read, so that they can be refused by name
 /// rather than as unknown fields; see [`LeaseSpec::check`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -39,10 +40,9 @@ pub struct LeaseSpec {
     /// A part of the last-level cache and memory bandwidth of its own; absent = as others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheShare>,
-    /// GPU slices; empty = none.
+    /// GPUs, slices of them or whole; empty = none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schema(value_type = Vec<Object>))]
-    pub gpus: Vec<serde_json::Value>,
+    pub gpus: Vec<GpuRequest>,
     /// Networks; empty = none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schema(value_type = Vec<Object>))]
@@ -111,9 +111,7 @@ impl LeaseSpec {
                 format!("{}: expected at least {least}", self.memory),
             ));
         }
-        if !self.gpus.is_empty() {
-            return Err(("spec.gpus".to_owned(), not_yet("GPUs")));
-        }
+        gpu::check(&self.gpus, self.instance)?;
         if !self.networks.is_empty() {
             return Err(("spec.networks".to_owned(), not_yet("networks")));
         }
@@ -408,6 +406,9 @@ pub struct Holding {
     /// Functions of devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<HeldDevice>,
+    /// GPUs and slices of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<HeldGpu>,
 }
 
 fn is_core(isolation: &Isolation) -> bool {
@@ -467,6 +468,7 @@ impl Holding {
                 Resource::Device { kind, id } => {
                     left.devices.retain(|held| held.kind != *kind || held.id != *id);
                 }
+                Resource::Gpu(gpu) => left.gpus.retain(|held| held != gpu),
             }
         }
         if left.cpus.is_empty() {
@@ -491,6 +493,7 @@ impl Holding {
         let device =
             |held: &HeldDevice| Resource::Device { kind: held.kind.clone(), id: held.id.clone() };
         all.extend(self.devices.iter().map(device));
+        all.extend(self.gpus.iter().cloned().map(Resource::Gpu));
         all.extend(self.volumes.iter().map(volume));
         if !self.cache.is_empty() {
             all.push(Resource::Cache { ways: self.cache.clone() });

@@ -18,6 +18,7 @@ pub mod chain;
 pub mod condition;
 pub mod document;
 pub mod fit;
+pub mod gpu;
 pub mod id;
 pub mod inventory;
 pub mod isolation;

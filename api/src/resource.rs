@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::HeldGpu;
 use crate::id::VolumeName;
 use crate::units::Bytes;
 
@@ -96,7 +97,7 @@ pub struct CacheWays {
     pub bandwidth_percent: Option<u8>,
 }
 
-/// What is granted, sanitised and receipted as one. NICs and GPUs come as [`Resource::Device`].
+/// What is granted, sanitised and receipted as one. NICs come as [`Resource::Device`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "class", rename_all = "camelCase", rename_all_fields = "camelCase")]
@@ -137,9 +138,11 @@ pub enum Resource {
         /// Where, ascending.
         extents: Vec<Extent>,
     },
-    /// A function of a device: a VF, a GPU, a GPU slice.
+    /// A GPU or a slice of one.
+    Gpu(HeldGpu),
+    /// A function of a device: a VF.
     Device {
-        /// Kind of device, one word: `vf`, `gpu`, `mig`.
+        /// Kind of device, one word: `vf`.
         kind: String,
         /// Its stable name on this host, such as a PCI address.
         id: String,
@@ -162,6 +165,7 @@ impl Resource {
             Self::Hugepages { .. } => ResourceClass::Hugepages,
             Self::Cache { .. } => ResourceClass::Cache,
             Self::Volume { .. } => ResourceClass::Volume,
+            Self::Gpu(_) => ResourceClass::Gpu,
             Self::Device { .. } => ResourceClass::Device,
             Self::Disk { .. } => ResourceClass::Disk,
         }
@@ -188,6 +192,7 @@ impl fmt::Display for Resource {
                 let bytes: u64 = extents.iter().map(|extent| extent.length).sum();
                 write!(f, "volume {name}, {} of pool {pool}", Bytes::new(bytes))
             }
+            Self::Gpu(gpu) => gpu.fmt(f),
             Self::Device { kind, id } => write!(f, "{kind} {id}"),
             Self::Disk { id } => write!(f, "disk {id}"),
         }
@@ -211,6 +216,8 @@ pub enum ResourceClass {
     Cache,
     /// [`Resource::Volume`].
     Volume,
+    /// [`Resource::Gpu`].
+    Gpu,
     /// [`Resource::Device`].
     Device,
     /// [`Resource::Disk`].
@@ -226,6 +233,7 @@ impl fmt::Display for ResourceClass {
             Self::Hugepages => "hugepages",
             Self::Cache => "cache",
             Self::Volume => "volume",
+            Self::Gpu => "gpu",
             Self::Device => "device",
             Self::Disk => "disk",
         })

@@ -63,7 +63,7 @@ fn checked(change: impl FnOnce(&mut Value)) -> String {
 #[test]
 fn what_this_version_cannot_lease_is_refused_by_field() {
     let field = |change: fn(&mut Value)| checked(change);
-    assert_eq!(field(|spec| spec["gpus"] = json!([{ "whole": 1 }])), "spec.gpus");
+    assert_eq!(field(|spec| spec["gpus"] = json!([{ "whole": 0 }])), "spec.gpus[0].whole");
     assert_eq!(field(|spec| spec["networks"] = json!([{}])), "spec.networks");
     let volume = |name: &str, more: Value| {
         let mut volume = json!({ "name": name, "size": "64Mi" });

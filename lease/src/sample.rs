@@ -209,7 +209,7 @@ impl Shape {
         }
         let part = |gpu_instance: u32| {
             let gpu = name.clone();
-            let kind = DeviceKind::GpuSlice { gpu, gpu_instance, compute_instance: 0 };
+            let kind = DeviceKind::GpuSlice { gpu, gpu_instance, compute_instance: Some(0) };
             DeviceFacts::new(&format!("{name}/gi{gpu_instance}/ci0"), kind)
         };
         let (mut one, mut other) = (part(1), part(2));

@@ -75,6 +75,9 @@ fn inventory() -> Inventory {
         bdf: bdf(n),
         memory: Bytes::new(80 << 30),
         mig: Some(false),
+        geometry: None,
+        instances: Vec::new(),
+        closed: None,
     };
     Inventory {
         cpu: CpuTopology { cores: (0..CORES).map(core).collect(), ..CpuTopology::default() },

@@ -40,6 +40,7 @@ fn entry(name: &str) -> Entry {
         cache: vec![CacheWays { cache: 0, mask: 15, bandwidth_percent: Some(50) }],
         volumes: vec![HeldVolume { name: name_of_volume, pool, extents: extents() }],
         devices: vec![HeldDevice { kind: "vf".to_owned(), id: "0000:c1:00.2".to_owned() }],
+        gpus: Vec::new(),
     };
     let spec = LeaseSpec {
         site: Some("sjc-01".parse().unwrap()),

@@ -24,6 +24,7 @@
 //! | [`oci`] | images from the site's cache |
 //! | [`socket`] | the same state for this host's own people |
 //! | [`storage`] | disks: the host's state, volumes of leases |
+//! | [`gpu`] | GPUs and slices of them |
 //! | [`host`] | the machine: hardware, systemd, console, load |
 //! | [`events`] | what happened lately |
 //! | [`daemon`] | puts all of them together and ends them |

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// As the driver's user space is installed.
+const NVML: &str = "libnvidia-ml.so.1";
+
 /// Directories of the supervisor.
 #[derive(Debug, Clone)]
 pub struct Paths {
@@ -13,6 +16,8 @@ pub struct Paths {
     pub state: PathBuf,
     /// `/var/lib/bulkhead`: files of leases.
     pub data: PathBuf,
+    /// NVIDIA's library: a name that the loader looks for, or a path.
+    pub nvml: PathBuf,
 }
 
 impl Paths {
@@ -24,6 +29,7 @@ impl Paths {
             run: PathBuf::from("/run/bulkhead"),
             state: PathBuf::from("/run/bulkhead"),
             data: PathBuf::from("/var/lib/bulkhead"),
+            nvml: PathBuf::from(NVML),
         }
     }
 
@@ -35,6 +41,7 @@ impl Paths {
             run: root.join("run/bulkhead"),
             state: root.join("run/bulkhead"),
             data: root.join("var/lib/bulkhead"),
+            nvml: root.join("usr/lib").join(NVML),
         }
     }
 

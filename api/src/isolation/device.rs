@@ -107,6 +107,9 @@ pub enum DeviceKind {
     },
     /// Any other network interface.
     Interface,
+    /// What every program on a GPU opens, and the node of a GPU that is cut into slices: nothing of a GPU's is reached by it
+    /// without the nodes of a slice. Shared by design.
+    GpuControl,
     /// A whole GPU.
     Gpu,
     /// A part of a GPU (MIG).
@@ -115,8 +118,9 @@ pub enum DeviceKind {
         gpu: String,
         /// GPU instance: memory and caches of its own.
         gpu_instance: u32,
-        /// Compute instance within it.
-        compute_instance: u32,
+        /// Compute instance within it; absent for the GPU instance's own node.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        compute_instance: Option<u32>,
     },
     /// Nothing is known of it.
     Unknown,

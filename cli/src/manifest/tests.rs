@@ -177,11 +177,19 @@ fn a_wrong_choice_names_the_nearest() {
 #[test]
 fn a_choice_that_cannot_be_granted_yet_is_refused_by_name() {
     refused(
-        &lease_with("cpus: 1", "cpus: 1\n  gpus: [{ whole: 1 }]"),
+        &lease_with("cpus: 1", "cpus: 1\n  revocable: 10s"),
         &expect![[r#"
-            lease.yaml:7:9: spec.gpus: GPUs cannot be leased by this version of Bulkhead
-             7 |   gpus: [{ whole: 1 }]
-               |         ^
+            lease.yaml:7:14: spec.revocable: opportunistic leases cannot be leased by this version of Bulkhead
+             7 |   revocable: 10s
+               |              ^
+              help: bulkhead explain lease.spec.revocable"#]],
+    );
+    refused(
+        &lease_with("cpus: 1", "cpus: 1\n  gpus: [{ profile: 3g.40gb, count: 0 }]"),
+        &expect![[r#"
+            lease.yaml:7:38: spec.gpus[0].count: 0: expected 1 to 1024
+             7 |   gpus: [{ profile: 3g.40gb, count: 0 }]
+               |                                      ^
               help: bulkhead explain lease.spec.gpus"#]],
     );
 }

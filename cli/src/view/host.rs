@@ -1,7 +1,8 @@
 //! A host's own report as a page: hardware, leases, conditions.
 
-use bulkhead_api::inventory::{DiskClaim, HugepagePool, Inventory, Resctrl};
+use bulkhead_api::inventory::{DiskClaim, Gpu, HugepagePool, Inventory, Resctrl};
 use bulkhead_api::lease::{Holding, ReportedLease};
+use bulkhead_api::mig::Instance;
 use bulkhead_api::resource::Resource;
 use bulkhead_api::status::HostStatus;
 use bulkhead_api::time::Timestamp;
@@ -85,6 +86,29 @@ fn claim(status: &HostStatus, claim: &DiskClaim) -> String {
     }
 }
 
+/// How a GPU is cut.
+fn cut(gpu: &Gpu) -> String {
+    let closed = gpu.closed.as_ref().map(|why| format!(", closed: {why}")).unwrap_or_default();
+    match gpu.mig {
+        None => closed,
+        Some(false) => format!(", MIG off{closed}"),
+        Some(true) => {
+            let name = |found: &Instance| {
+                let place = found.placement;
+                let profile = gpu.geometry.as_ref().and_then(|g| g.profile(place.profile));
+                let name = profile.map_or_else(
+                    || format!("profile {}", place.profile),
+                    |profile| profile.name.to_string(),
+                );
+                format!("{name} at {}", place.start)
+            };
+            let slices: Vec<String> = gpu.instances.iter().map(name).collect();
+            let slices = if slices.is_empty() { "no slices".to_owned() } else { slices.join(", ") };
+            format!(", MIG on: {slices}{closed}")
+        }
+    }
+}
+
 fn cache_parts(resctrl: &Resctrl) -> String {
     let Resctrl { groups, ways, min_ways, .. } = resctrl;
     let bandwidth = match resctrl.min_bandwidth_percent {
@@ -153,7 +177,7 @@ fn inventory(page: &mut Page, status: &HostStatus) {
         page.field("Disk", format!("{}{}", what.trim_end(), claim(status, &disk.claim)));
     }
     for gpu in &inventory.gpus {
-        page.field("GPU", format!("{} {} {}", gpu.bdf, gpu.model, rounded(gpu.memory)));
+        page.field("GPU", format!("{} {} {}{}", gpu.bdf, gpu.model, rounded(gpu.memory), cut(gpu)));
     }
     for clock in &inventory.ptp_clocks {
         page.field("PTP clock", format!("{} {}", clock.name, clock.clock_name));

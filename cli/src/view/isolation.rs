@@ -69,6 +69,7 @@ fn devices(devices: &[DeviceFacts]) -> Table {
             | DeviceKind::Partition { .. }
             | DeviceKind::Vf { .. }
             | DeviceKind::Interface
+            | DeviceKind::GpuControl
             | DeviceKind::Gpu
             | DeviceKind::GpuSlice { .. }
             | DeviceKind::Unknown => device.name.clone(),

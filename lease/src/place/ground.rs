@@ -134,6 +134,7 @@ impl<'a> Ground<'a> {
             Resource::Instance
             | Resource::Cache { .. }
             | Resource::Volume { .. }
+            | Resource::Gpu(_)
             | Resource::Device { .. }
             | Resource::Disk { .. } => {}
         }

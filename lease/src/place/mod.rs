@@ -18,13 +18,14 @@
 //!   those asked for stay idle. The host's own core runs the supervisor and everybody's interrupts, so neither
 //!   level is given behind its cache, or on its socket and its memory node: on a host with one
 //!   such domain they are always refused.
-//! - **Cache ways**, **devices**, **volumes**: see the modules. Where the processor has no cache control a
+//! - **Cache ways**, **devices**, **GPUs**, **volumes**: see the modules. Where the processor has no cache control a
 //!   lease that asks for ways is placed without.
 //! - A **whole host** goes to a lease alone.
 //!
 //! The same arguments always give the same holding.
 
 mod device;
+mod gpu;
 mod ground;
 mod last_level;
 mod nodes;
@@ -33,6 +34,8 @@ mod request;
 mod shortage;
 mod storage;
 mod whole;
+
+use std::collections::BTreeSet;
 
 use bulkhead_api::inventory::Inventory;
 use bulkhead_api::lease::{HeldHugepages, Holding, Isolation};
@@ -43,6 +46,7 @@ pub use self::request::{Request, Taken, WantedDevice};
 pub use self::shortage::{Amount, Lack, Shortage};
 
 use self::device::Near;
+use self::gpu::Gpus;
 use self::ground::Ground;
 use self::last_level::Ways;
 use self::nodes::Chosen;
@@ -77,6 +81,7 @@ pub fn place(inventory: &Inventory, taken: &Taken, request: &Request) -> Result<
     }
     let ways = Ways::of(inventory, taken, request.cache);
     let near = Near::of(inventory, taken, &request.devices);
+    let gpus = Gpus::of(inventory, taken, !request.gpus.is_empty());
     let admitted: Vec<&Spot<'_>> = ground
         .spots
         .iter()
@@ -84,15 +89,19 @@ pub fn place(inventory: &Inventory, taken: &Taken, request: &Request) -> Result<
         .filter(|spot| ways.as_ref().is_none_or(|ways| ways.admits(spot)))
         .collect();
     let grouped = ways.as_ref().is_none_or(|ways| ways.groups().1 > 0);
-    let chosen = nodes::choose(&admitted, &ground.rooms, request, &near);
+    let far = |nodes: &BTreeSet<u32>| near.far(nodes) + gpus.far(&request.gpus, nodes);
+    let chosen = nodes::choose(&admitted, &ground.rooms, request, &far);
     if let Some(chosen) = chosen
         && grouped
         && near.short().is_empty()
         && let Some(volumes) = volumes(&ground, inventory, taken, request, &chosen)
+        && let Ok(gpus) = gpus.choose(&request.gpus, &chosen.nodes)
     {
-        return Ok(hold(request, chosen, ways.as_ref(), &near, volumes));
+        return Ok(Holding { gpus, ..hold(request, chosen, ways.as_ref(), &near, volumes) });
     }
-    Err(explain(inventory, taken, request, &ground, ways.as_ref(), &near))
+    let mut shortage = explain(inventory, taken, request, &ground, ways.as_ref(), &near);
+    shortage.add(gpus.choose(&request.gpus, &BTreeSet::new()).err());
+    Err(shortage)
 }
 
 fn volumes(
@@ -126,6 +135,7 @@ fn hold(
         cache: ways.map(|ways| ways.choose(&chosen.spots)).unwrap_or_default(),
         volumes,
         devices: near.choose(&chosen.nodes),
+        gpus: Vec::new(),
     }
 }
 
@@ -214,7 +224,7 @@ fn explain_volumes(
     }
     let most = Bytes::new(pools.iter().map(Pool::room).max().unwrap_or(0));
     let volumes = request.volumes.len();
-    let nowhere = std::collections::BTreeSet::new();
+    let nowhere = BTreeSet::new();
     let fits = storage::choose(pools, &request.volumes, &nowhere).is_some();
     let largest = sizes().max().unwrap_or_default();
     (!fits).then_some(Lack::Pools { largest, most, volumes })

@@ -7,7 +7,6 @@ use bulkhead_api::lease::Isolation;
 use bulkhead_api::resource::NodePages;
 use bulkhead_api::units::Bytes;
 
-use super::device::Near;
 use super::ground::Room;
 use super::reach::Spot;
 use super::request::Request;
@@ -15,6 +14,9 @@ use super::request::Request;
 /// Beyond so many nodes with cores for a lease only neighbouring ones are taken together: the number of sets
 /// doubles with each.
 const EVERY_SET: usize = 8;
+
+/// How many of the wanted devices cannot be on a set of nodes.
+type Far<'f> = &'f dyn Fn(&BTreeSet<u32>) -> u32;
 
 /// A node that could give cores.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ pub(super) fn choose<'a>(
     spots: &[&'a Spot<'a>],
     rooms: &BTreeMap<u32, Room>,
     request: &Request,
-    near: &Near<'_>,
+    far: Far<'_>,
 ) -> Option<Chosen<'a>> {
     let mut nodes: BTreeMap<u32, Node<'a>> = BTreeMap::new();
     for spot in spots {
@@ -61,7 +63,7 @@ pub(super) fn choose<'a>(
     for size in 1..=nodes.len().min(usize::try_from(request.cores).unwrap_or(usize::MAX)) {
         let sets = sets(nodes.len(), size);
         let fitting = sets.filter(|set| fits(&nodes, *set, request));
-        let ranked = fitting.map(|set| (rank(&nodes, set, size, near), set)).min();
+        let ranked = fitting.map(|set| (rank(&nodes, set, size, far), set)).min();
         best = best.into_iter().chain(ranked).min();
         // A larger set is better only by being nearer to devices.
         if best.is_some_and(|((far, ..), _)| far == 0) {
@@ -116,9 +118,9 @@ fn most_pages(node: &Node<'_>, request: &Request) -> u64 {
 /// Lower is better.
 type Rank = (u32, usize, usize, usize, Reverse<u64>);
 
-fn rank(nodes: &[Node<'_>], set: u64, size: usize, near: &Near<'_>) -> Rank {
+fn rank(nodes: &[Node<'_>], set: u64, size: usize, far: Far<'_>) -> Rank {
     let here = of(nodes, set);
-    let far = near.far(&here.clone().map(|node| node.id).collect());
+    let far = far(&here.clone().map(|node| node.id).collect());
     let sockets: BTreeSet<u32> = here.clone().flat_map(|n| n.sockets.iter().copied()).collect();
     let cores = here.map(|node| node.spots.len()).sum();
     // Of sets of one size, the one with the lower nodes has the higher reversed bits.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_api::gpu::WantedGpus;
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::{
     CacheShare, Holding, Hugepages, InstanceKind, Isolation, LeaseSpec, Volume,
@@ -26,6 +27,8 @@ pub struct Request {
     pub volumes: Vec<Volume>,
     /// Functions of devices.
     pub devices: Vec<WantedDevice>,
+    /// GPUs and slices of them.
+    pub gpus: Vec<WantedGpus>,
     /// The host as a whole; of the other fields only `cores` and `memory` count.
     pub whole: bool,
 }
@@ -33,7 +36,7 @@ pub struct Request {
 /// Functions of devices of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedDevice {
-    /// Kind: `vf`, `gpu`, `mig`.
+    /// Kind: `vf`, `gpu`.
     pub kind: String,
     /// How many.
     pub count: u32,
@@ -51,6 +54,8 @@ impl Request {
             cache: spec.cache,
             volumes: spec.volumes.clone(),
             devices: Vec::new(),
+            // What is out of range is refused before anything is placed.
+            gpus: spec.gpus.iter().filter_map(|gpus| gpus.wanted().ok()).collect(),
             whole: spec.instance == InstanceKind::BareMetal,
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bulkhead_api::id::LeaseId;
 use bulkhead_api::lease::Isolation;
+use bulkhead_api::mig::ProfileName;
 use bulkhead_api::resource::PageSize;
 use bulkhead_api::units::Bytes;
 
@@ -35,6 +36,16 @@ impl Shortage {
     #[must_use]
     pub fn short(&self) -> Vec<String> {
         self.lacks.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl Shortage {
+    /// One class more that is short. Then it is known why no set of nodes has all of it together.
+    pub(super) fn add(&mut self, lack: Option<Lack>) {
+        if let Some(lack) = lack {
+            self.lacks.retain(|lack| !matches!(lack, Lack::Together { .. }));
+            self.lacks.push(lack);
+        }
     }
 }
 
@@ -132,6 +143,28 @@ pub enum Lack {
         /// Offered in all.
         offered: u32,
     },
+    /// GPUs or slices.
+    Gpus {
+        /// `whole GPUs`, `slices 3g.40gb`.
+        what: String,
+        /// Wanted.
+        wanted: u32,
+        /// That fit beside what is held.
+        free: u32,
+        /// Why GPUs of the host are not given at all, a sentence each.
+        closed: Vec<String>,
+    },
+    /// A kind of slice that no GPU of the host has.
+    Profile {
+        /// The kind.
+        profile: ProfileName,
+        /// Wanted.
+        wanted: u32,
+        /// What GPUs the host has.
+        models: Vec<String>,
+        /// What kinds they have.
+        profiles: Vec<String>,
+    },
     /// A whole host is wanted, and it is not empty.
     Occupied {
         /// Who is there.
@@ -200,6 +233,20 @@ impl fmt::Display for Lack {
             }
             Self::Devices { kind, wanted, free, offered } => {
                 write!(f, "devices: {wanted} {kind} wanted, {free} free of {offered}")
+            }
+            Self::Gpus { what, wanted, free, closed } => {
+                write!(f, "gpus: {wanted} {what} wanted, {free} free")?;
+                closed.iter().try_for_each(|why| write!(f, "; {why}"))
+            }
+            Self::Profile { profile, wanted, models, profiles } => {
+                write!(f, "gpus: {wanted} slices {profile} wanted, ")?;
+                match (models.join(", "), profiles.join(", ")) {
+                    (models, _) if models.is_empty() => f.write_str("the host has no GPU"),
+                    (models, profiles) if profiles.is_empty() => {
+                        write!(f, "{models} cannot be cut into slices")
+                    }
+                    (models, profiles) => write!(f, "{models} has {profiles}"),
+                }
             }
             Self::Occupied { leases } => {
                 let leases: Vec<String> = leases.iter().map(ToString::to_string).collect();

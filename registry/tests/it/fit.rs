@@ -43,7 +43,7 @@ fn a_document_that_would_be_refused_is_refused_by_the_same_field() {
     for (name, value) in [
         ("cpus", json!(0)),
         ("memory", json!("1Mi")),
-        ("gpus", json!([{ "whole": 1 }])),
+        ("gpus", json!([{ "profile": "3g.40gb", "count": 0 }])),
         ("hugepages", json!({ "pageSize": "4Ki", "amount": "4Ki" })),
         ("isolation", json!("none")),
         ("site", json!("fra-01")),

@@ -92,7 +92,8 @@ fn a_lease_that_this_version_cannot_grant_is_refused_by_its_field() {
     rest.put("/v1/tenants/acme", &tenant_document("acme"));
 
     for (field, value, at) in [
-        ("gpus", json!([{ "whole": 1 }]), ""),
+        ("gpus", json!([{ "whole": 0 }]), "[0].whole"),
+        ("gpus", json!([{ "profile": "3g" }]), "[0].profile"),
         ("networks", json!([{ "network": "a" }]), ""),
         ("revocable", json!("10s"), ""),
         ("instance", json!("pod"), ""),

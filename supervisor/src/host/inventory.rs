@@ -5,14 +5,16 @@ use std::path::Path;
 use bulkhead_api::inventory::Inventory;
 
 use super::tree::Tree;
-use super::{device, gpu, pci, processor};
+use super::{device, pci, processor};
+use crate::gpu;
+use crate::gpu::nvml::Nvml;
 use crate::storage::claim;
 
 /// Reads the host below `root` (`/` on a host). Never fails: what cannot be read is in `problems`.
 #[must_use]
-pub fn observe(root: &Path, image: &str) -> Inventory {
+pub fn observe(root: &Path, nvml: &Nvml, image: &str) -> Inventory {
     let mut inventory = observe_tree(root, image);
-    inventory.gpus = gpu::gpus(&mut inventory.problems);
+    inventory.gpus = gpu::inventory::observe(nvml, &mut inventory.problems);
     inventory
 }
 

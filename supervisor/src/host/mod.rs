@@ -3,7 +3,6 @@
 pub mod console;
 pub mod cpulist;
 mod device;
-mod gpu;
 mod hugepages;
 pub mod inventory;
 pub mod load;

@@ -14,6 +14,8 @@ use super::{
     next_reading,
 };
 use crate::class;
+use crate::gpu::class::Gpus;
+use crate::gpu::scrub::ByDriver;
 use crate::host::systemd::{Systemd, SystemdError};
 use crate::host::{inventory, load};
 use crate::ledger::LedgerError;
@@ -43,9 +45,10 @@ impl Node {
             self.hardware_due = None;
             self.hardware_since = Some(now);
             let (root, image) = (self.paths.root.clone(), self.state.inventory.image.clone());
+            let nvml = Arc::clone(&self.nvml);
             // Device files may hang; a hanging one holds up this thread and nothing else.
             self.jobs.spawn_blocking(move || {
-                Done::Hardware(Box::new(inventory::observe(&root, &image)))
+                Done::Hardware(Box::new(inventory::observe(&root, &nvml, &image)))
             });
         }
         let hangs = |since: Instant| now.saturating_duration_since(since) > HARDWARE_PATIENCE;
@@ -95,9 +98,14 @@ impl Node {
 
     fn open(&mut self, now: Instant) -> Seat {
         let (paths, boot) = (self.paths.clone(), self.state.boot);
+        let nvml = Arc::clone(&self.nvml);
         self.jobs.spawn(async move {
             let volumes = Arc::new(Volumes::new(paths.clone()));
-            let classes = class::of_host(&paths).with(ResourceClass::Volume, volumes);
+            let scrubber = Arc::new(ByDriver::new(paths.root.clone()));
+            let gpus = Arc::new(Gpus::new(&paths, nvml, scrubber));
+            let classes = class::of_host(&paths)
+                .with(ResourceClass::Volume, volumes)
+                .with(ResourceClass::Gpu, gpus);
             let systemd = Systemd::connect().await;
             let open = |systemd| Box::new(Tenants::open(paths, systemd, classes, boot));
             Done::Opened(systemd.map(open))

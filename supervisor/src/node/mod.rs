@@ -42,6 +42,7 @@ use self::report::{Moment, report, same};
 use self::state::{Domain, Home, Link, State, Trouble};
 use self::whole::Whole;
 use crate::events::{self, Events, News};
+use crate::gpu::nvml::Nvml;
 use crate::host::load;
 use crate::host::service::Service;
 use crate::paths::Paths;
@@ -104,6 +105,7 @@ enum Seat {
 /// The node.
 pub struct Node {
     paths: Paths,
+    nvml: Arc<Nvml>,
     service: Service,
     ends: Ends,
     state: State,
@@ -158,6 +160,7 @@ impl Node {
             milestones: Milestones::load(&paths),
             access: None,
             whole: Whole::open(&paths),
+            nvml: Arc::new(Nvml::new(&paths.nvml)),
             seat: Seat::Absent,
             jobs: JoinSet::new(),
             asked: VecDeque::new(),

@@ -13,11 +13,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use bulkhead_api::chain::Chain;
-use bulkhead_api::inventory::PciFunction;
+use bulkhead_api::inventory::{Gpu, PciFunction};
 use bulkhead_api::isolation::{DeviceFacts, DeviceFile, DeviceKind, Holder, Stretch, Way};
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 
+use super::gpu;
 use super::mapping::{self, Mapping, SECTOR};
 use super::reach::Reached;
 use crate::storage::dm::{DeviceMapper, DmError};
@@ -72,6 +73,7 @@ struct Block {
 /// All devices, by name.
 struct Devices<'a> {
     root: &'a Path,
+    gpus: gpu::Nodes,
     mappings: &'a [Mapping],
     known: BTreeMap<String, DeviceFacts>,
 }
@@ -80,10 +82,12 @@ struct Devices<'a> {
 #[must_use]
 pub fn devices(
     root: &Path,
+    gpus: &[Gpu],
     mappings: &[Mapping],
     reached: &[(Holder, Reached)],
 ) -> Vec<DeviceFacts> {
-    let mut devices = Devices { root, mappings, known: BTreeMap::new() };
+    let gpus = gpu::Nodes::read(root, gpus);
+    let mut devices = Devices { root, gpus, mappings, known: BTreeMap::new() };
     for (holder, reached) in reached {
         for &within in &reached.terminals {
             devices.terminals(within).reach(holder, Way::Mount);
@@ -134,6 +138,9 @@ impl Devices<'_> {
             KVM => return (Some("kvm".to_owned()), DeviceKind::Kvm, None),
             VFIO => return (Some("vfio/vfio".to_owned()), DeviceKind::VfioContainer, None),
             _ => {}
+        }
+        if let Some((name, kind)) = self.gpus.kind(major, minor) {
+            return (Some(name), kind, None);
         }
         let dir = self.root.join(format!("sys/dev/char/{major}:{minor}"));
         let last =

@@ -20,6 +20,7 @@
 
 pub mod crowd;
 pub mod devices;
+mod gpu;
 pub mod mapping;
 pub mod mounts;
 pub mod observe;

@@ -84,7 +84,7 @@ pub fn observe(
         facts.unreadable.push(why);
         Vec::new()
     });
-    facts.devices = devices::devices(root, &mappings, &reached);
+    facts.devices = devices::devices(root, &inventory.gpus, &mappings, &reached);
     facts.functions = devices::functions(&inventory.pci, &facts.devices);
     match share::cache_groups(root) {
         Ok(groups) => facts.cache_groups = groups,

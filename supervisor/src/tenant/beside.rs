@@ -108,7 +108,10 @@ enum Lane<'a> {
 fn lane(resource: &Resource) -> Lane<'_> {
     match resource {
         Resource::Volume { pool, .. } => Lane::Pool(pool),
-        Resource::Hugepages { .. } | Resource::Device { .. } | Resource::Disk { .. } => Lane::Own,
+        Resource::Hugepages { .. }
+        | Resource::Gpu(_)
+        | Resource::Device { .. }
+        | Resource::Disk { .. } => Lane::Own,
         Resource::Instance
         | Resource::Cpu { .. }
         | Resource::Memory { .. }

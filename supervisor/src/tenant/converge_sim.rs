@@ -81,6 +81,7 @@ pub(super) fn units(resource: &Resource) -> BTreeSet<Unit> {
         | Resource::Memory { .. }
         | Resource::Hugepages { .. }
         | Resource::Cache { .. }
+        | Resource::Gpu(_)
         | Resource::Device { .. }
         | Resource::Disk { .. } => BTreeSet::new(),
     }

@@ -198,6 +198,12 @@ pub(super) fn join(holding: &mut Holding, resource: &Resource) -> Option<Resourc
             }
             None
         }
+        Resource::Gpu(gpu) => {
+            if !holding.gpus.contains(gpu) {
+                holding.gpus.push(gpu.clone());
+            }
+            None
+        }
         Resource::Disk { .. } => Some(resource.clone()),
     }
 }

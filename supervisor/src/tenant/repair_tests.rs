@@ -217,6 +217,7 @@ fn is_kept(ledger: &Ledger, resource: &Resource) -> bool {
         | Resource::Hugepages { .. }
         | Resource::Cache { .. }
         | Resource::Volume { .. }
+        | Resource::Gpu(_)
         | Resource::Device { .. }
         | Resource::Disk { .. } => entry.holding.resources().contains(resource),
     });

@@ -266,6 +266,7 @@ pub(super) fn requests() -> impl Strategy<Value = Request> {
             hugepages,
             cache,
             volumes,
+            gpus: Vec::new(),
             devices,
             whole,
         },

@@ -2,6 +2,7 @@
 
 mod brute;
 mod classes;
+mod gpus;
 mod hosts;
 mod oracle;
 mod properties;

@@ -21,7 +21,10 @@ use super::{names, pairs};
 
 /// Reached by many, by design.
 fn is_common(device: &DeviceFacts) -> bool {
-    matches!(device.kind, DeviceKind::Kvm | DeviceKind::VfioContainer | DeviceKind::Image)
+    matches!(
+        device.kind,
+        DeviceKind::Kvm | DeviceKind::VfioContainer | DeviceKind::Image | DeviceKind::GpuControl
+    )
 }
 
 fn tenants(device: &DeviceFacts) -> impl Iterator<Item = &Reach> {

@@ -5,6 +5,8 @@
 //!  *.json of /etc/cdi, then /run/cdi ─────────────────┴► edits ─► env, mounts, nodes, groups of the container
 //! ```
 //!
+//! GPUs have specs of our own making ([`crate::gpu::cdi`]), read like anybody's.
+//!
 //! Format: SPEC.md of the Container Device Interface, versions 0.5.0 to 1.0.0. A held device is one of these if, and
 //! only if, its id is a qualified name; a PCI address never is. Of two specs with one device the later directory's
 //! counts, and two in one directory are a conflict.
@@ -24,6 +26,7 @@ use std::str::FromStr;
 
 use bulkhead_api::lease::Holding;
 
+use crate::gpu;
 use crate::oci::root::IDS;
 pub use crate::tenant::cdi::apply::{Numbers, allow, apply};
 use crate::tenant::cdi::spec::{ContainerEdits, Device, OTHERS_ID, Spec, parse};
@@ -118,7 +121,12 @@ impl FromStr for Name {
 /// The devices of a lease that CDI specs describe.
 #[must_use]
 pub fn names(holding: &Holding) -> BTreeSet<Name> {
-    holding.devices.iter().filter_map(|device| device.id.parse().ok()).collect()
+    let devices = holding.devices.iter().filter_map(|device| device.id.parse().ok());
+    let gpus = holding
+        .gpus
+        .iter()
+        .map(|gpu| Name { kind: gpu::cdi::KIND.to_owned(), device: gpu::cdi::device(gpu) });
+    devices.chain(gpus).collect()
 }
 
 /// A file with a spec.
