@@ -183,10 +183,12 @@ impl<'a> Gpus<'a> {
 
 impl Board<'_> {
     fn plannable(&self) -> host::Gpu<'_> {
+        // What is held will be cut, whenever the hardware was read last.
+        let cut = self.gpu.mig == Some(true) || !self.standing.is_empty();
         host::Gpu {
             name: &self.gpu.bdf,
             node: self.node,
-            mode: if self.gpu.mig == Some(true) { Mode::Mig } else { Mode::Whole },
+            mode: if cut { Mode::Mig } else { Mode::Whole },
             switchable: true,
             slices: self.cut.as_deref().map(|(table, values)| (table, values)),
             standing: &self.standing,

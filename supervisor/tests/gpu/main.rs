@@ -424,10 +424,10 @@ fn of_two_that_race_for_a_place_one_has_it_and_the_other_leaves_it_alone() {
                 let scrubber = Arc::new(ByDriver::new(paths.root.clone()));
                 (name, Gpus::new(&paths, nvml, scrubber))
             });
+            let race = |(name, class): &(&str, Gpus)| class.attach(&order(name, &held));
+            let [x, y] = &racers;
             let given = std::thread::scope(|scope| {
-                let race = |(name, class): &(&str, Gpus)| class.attach(&order(name, &held));
-                let (race, [x, y]) = (&race, &racers);
-                let other = scope.spawn(move || race(y));
+                let other = scope.spawn(|| race(y));
                 [race(x), other.join().unwrap()]
             });
             let winners = given.iter().filter(|given| given.is_ok()).count();

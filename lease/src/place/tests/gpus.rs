@@ -102,7 +102,8 @@ fn slices_are_placed_beside_those_that_are_held_and_never_over_them() {
     // One by one, as leases come: seven of the smallest fill a GPU.
     for number in 0..7 {
         let holding = place(&host, &taken, &with(vec![slices("1g.10gb", 1)]));
-        let holding = Holding { gpus: holding.unwrap().gpus, ..Holding::default() };
+        let gpus = holding.unwrap_or_else(|short| panic!("{number}: {short}: {taken:?}")).gpus;
+        let holding = Holding { gpus, ..Holding::default() };
         let mut others = taken.held.values().flat_map(|held| &held.gpus);
         assert!(!others.any(|other| other.meets(&holding.gpus[0])), "{holding:?}");
         taken.held.insert(id(number), holding);
