@@ -187,10 +187,10 @@ fn a_choice_that_cannot_be_granted_yet_is_refused_by_name() {
     refused(
         &lease_with("cpus: 1", "cpus: 1\n  gpus: [{ profile: 3g.40gb, count: 0 }]"),
         &expect![[r#"
-            lease.yaml:7:38: spec.gpus[0].count: 0: expected 1 to 1024
+            lease.yaml:7:37: spec.gpus[0].count: 0: expected 1 to 1024
              7 |   gpus: [{ profile: 3g.40gb, count: 0 }]
-               |                                      ^
-              help: bulkhead explain lease.spec.gpus"#]],
+               |                                     ^
+              help: bulkhead explain lease.spec.gpus.count"#]],
     );
 }
 
