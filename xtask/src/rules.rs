@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::phase::command;
 
 /// Which of our crates each may use; development dependencies are free.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("bulkhead-api", &[]),
     ("bulkhead-lease", &["bulkhead-api"]),
     ("bulkhead-netconfig", &["bulkhead-api", "bulkhead-lease"]),
@@ -21,6 +21,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("bulkhead-cli", &["bulkhead-api"]),
     ("bulkhead-qemu-tests", &["bulkhead-api", "bulkhead-lease"]),
     ("bulkhead-probe", &[]),
+    ("bulkhead-sim-gpu", &["bulkhead-api"]),
     ("bulkhead-sim-nvml", &["bulkhead-api"]),
     ("xtask", &[]),
 ];
